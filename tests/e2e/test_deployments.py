@@ -33,7 +33,7 @@ def test_one_replica_behind_an_address(world: World) -> None:
     assert world.fetch(f"http://{info['address']}/").strip() == host
     assert "8091:80/tcp" in out("deployment", "ls") and "complete" in out("deployment", "ls")
     assert ctl("network", "rm", "one-net", check=False).returncode == 1
-    done = ctl("deployment", "update", "--wait-limit", "60s", "web", "busybox", "sh", "-c", "exit 7", check=False)
+    done = ctl("deployment", "update", "web", "--wait-limit", "60s", "busybox", "sh", "-c", "exit 7", check=False)
     assert done.returncode == 1 and "ended with 7" in done.stderr and replicas(world) == [name]
     ctl("deployment", "rm", "web")
     assert world.fetch(URL) == "" and out("ps", "-aq") == ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -35,7 +36,7 @@ def cron_route(name: str, rest: str = "") -> str:
 
 
 @cron.command(cls=DockerCommand, context_settings=_SETTINGS)
-@container_options
+@partial(container_options, name="Name of the job.")
 @click.option("--schedule", required=True, metavar="'* * * * *'", help="As in crontab(5), or @hourly, @daily, ...")
 @click.option("--timezone", default="UTC", show_default=True, help="Whose clock the schedule is by: Europe/Berlin.")
 @click.option(

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import click
+from click.core import ParameterSource
 from msgspec.structs import replace
 
 from ..client.api import Client
@@ -56,7 +60,7 @@ def _policy(command: Any) -> Any:
 
 
 @deployment.command(cls=DockerCommand, context_settings=_SETTINGS)
-@container_options
+@partial(container_options, name="Name of the deployment.")
 @click.option("--replicas", type=click.IntRange(0, 200), default=1, show_default=True)
 @click.option("--port", multiple=True, metavar="PORT[:TARGET][/PROTOCOL]", help="A port of its address, not published.")
 @click.option("--sticky", is_flag=True, help="Connections of one client go to one replica.")
@@ -87,7 +91,8 @@ def create(
     )  # fmt: skip
     limit = parse_duration(wait_limit)
     print_made(c.call(DeploymentInfo, "POST", "/deployments", body=request).id, "the deployment")
-    return 0 if detach else _wait(c, name, limit)
+    steady = 0.0 if spec.health else request.update.monitor  # without a check, who has just begun is ready
+    return 0 if detach else _wait(c, name, limit, steady)
 
 
 def _network(spec: ContainerSpec) -> str:
@@ -134,9 +139,12 @@ def _port(text: str) -> BalancedPort:
     return BalancedPort(port=int(first), target=int(target or first), protocol="udp" if protocol == "udp" else "tcp")
 
 
-def _wait(c: Client, name: str, limit: float) -> int:
-    """Until it is as it is to be, with a word of how far it is; 1: it will not be."""
-    end, said = time.monotonic() + limit, ""
+def _wait(c: Client, name: str, limit: float, steady: float = 0.0) -> int:
+    """Until it is as it is to be, and that for `steady` seconds, with a word of how far it is.
+
+    :raise HyperError: it will not be.
+    """
+    end, said, since = time.monotonic() + limit, "", math.inf
     while True:
         found = c.call(DeploymentInfo, "GET", deployment_route(name))
         new = sum(m.version == found.version and m.state == "ready" for m in found.members)
@@ -144,7 +152,9 @@ def _wait(c: Client, name: str, limit: float) -> int:
         if words != said and sys.stderr.isatty():
             print(f"\r{words}\x1b[K", end="", file=sys.stderr, flush=True)
         said = words
-        if found.state == "complete" or found.state == "paused" or time.monotonic() > end:
+        now = time.monotonic()
+        since = min(since, now) if found.state == "complete" else math.inf
+        if now - since >= steady or found.state == "paused" or now > end:
             break
         time.sleep(_LOOK)
     if sys.stderr.isatty():
@@ -219,8 +229,18 @@ def scale(name: str, replicas: int, detach: bool, wait_limit: str) -> int:
     return 0 if detach else _wait(c, name, limit)
 
 
-@deployment.command(cls=DockerCommand, context_settings=_SETTINGS)
-@container_options
+class _Update(DockerCommand):
+    """Flags may come after the deployment's name, too; those after the image are its command's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and not args[0].startswith("-"):
+            flags, rest = self.split(args[1:])
+            args = [*flags, args[0], *rest]
+        return super().parse_args(ctx, args)
+
+
+@deployment.command(cls=_Update, context_settings=_SETTINGS)
+@partial(container_options, name="")
 @_policy
 @click.option("--detach", is_flag=True, help="Do not wait until all replicas are replaced.")
 @_LIMIT
@@ -232,15 +252,28 @@ def update(
 ) -> int:
     """Replace the replicas by those of another IMAGE, COMMAND and flags, all of which are said anew.
 
-    Without an IMAGE only the flags of updates are changed.
+    Without an IMAGE only the flags of updates (--update-..., --drain) are changed.
     """
     c, policy, limit = client(), _taken(options), parse_duration(wait_limit)
+    if not image:
+        _refuse_given(options)
     found = c.call(DeploymentInfo, "GET", deployment_route(deployment_name))
     wanted = DeploymentUpdate(update=replace(found.update, **policy))
     if image:
         wanted = replace(wanted, container=_container(c, image, command, options))
     c.call(DeploymentInfo, "POST", deployment_route(deployment_name, "/update"), body=wanted)
     return 0 if detach else _wait(c, deployment_name, limit)
+
+
+def _refuse_given(options: Iterable[str]) -> None:
+    """:raise InvalidArgument: one of these was given."""
+    context = click.get_current_context()
+    for param in context.command.params:
+        if param.name in options and context.get_parameter_source(param.name) is ParameterSource.COMMANDLINE:
+            raise InvalidArgument(
+                f"{max(param.opts, key=len)} says what a container is, which is said as a whole",
+                hint="write the image, its command and all flags again",
+            )
 
 
 @deployment.command()

@@ -158,9 +158,11 @@ class DockerCommand(click.Command):
     """A command whose flags may be written as Docker's: --rm=true, -d=false, -v=A:B, -a stdout."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._normal(list(args)))
+        flags, rest = self.split(list(args))
+        return super().parse_args(ctx, flags + rest)
 
-    def _normal(self, args: list[str]) -> list[str]:
+    def split(self, args: list[str]) -> tuple[list[str], list[str]]:
+        """The flags that come first, as click has them, and what is after them."""
         options = {name: o for o in self.params if isinstance(o, click.Option) for name in [*o.opts, *o.secondary_opts]}
         out: list[str] = []
         while args and args[0].startswith("-") and args[0] not in ("-", "--"):
@@ -185,7 +187,7 @@ class DockerCommand(click.Command):
                 )
                 if option and not option.is_flag and not equals and args:
                     out.append(args.pop(0))
-        return out + args
+        return out, args
 
     @staticmethod
     def _last_of(word: str, options: dict[str, click.Option]) -> click.Option | None:

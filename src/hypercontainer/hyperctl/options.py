@@ -33,7 +33,6 @@ from .environment import resolve
 from .hostflags import DEVICE
 
 _OPTIONS = [
-    click.option("--name", default="", help="Name of the container."),
     click.option("-i", "--interactive", is_flag=True, help="Keep stdin open."),
     click.option("-t", "--tty", is_flag=True, help="Give the process a terminal."),
     click.option(
@@ -176,9 +175,10 @@ _OPTIONS = [
 ]
 
 
-def container_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """All flags of a new container."""
-    for option in reversed([*_OPTIONS, *dockerflags.OPTIONS]):
+def container_options(command: Callable[..., Any], name: str = "Name of the container.") -> Callable[..., Any]:
+    """All flags of a new container; `name` is --name's help, with none the flag is not there."""
+    named = [click.option("--name", default="", help=name)] if name else []
+    for option in reversed([*named, *_OPTIONS, *dockerflags.OPTIONS]):
         command = option(command)
     return command
 

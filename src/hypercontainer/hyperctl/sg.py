@@ -46,6 +46,7 @@ def group_route(name: str, rest: str = "") -> str:
 def create(name: str, rules: tuple[str, ...], description: str) -> None:
     """Make a security group, and print its id.
 
+    \b
     hyperctl sg create web --rule 'in tcp 80' --rule 'in tcp 443'
     hyperctl sg create database --rule 'in tcp 5432 @web'
     """
