@@ -16,18 +16,21 @@ from hypercontainer.engine.quotas.holders import Holder
 from hypercontainer.engine.quotas.requests import Requests
 from hypercontainer.errors import HyperError, InvalidArgument, QuotaExceeded, TooManyRequests
 from hypercontainer.hyperd import quota_config
+from hypercontainer.model.cron import CronRequest
+from hypercontainer.model.deployments import DeploymentRequest
 from hypercontainer.model.network import NetworkSpec
 from hypercontainer.model.pods import PodPlan, VolumeRequest, VolumeSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
+from hypercontainer.model.security_groups import SecurityGroupSpec
 from hypercontainer.model.snapshots import ForkRequest, SnapshotRequest
-from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, LogOptions, Mount, PortMapping, Resources
+from hypercontainer.model.specs import GUEST_OVERHEAD, MIB, ContainerSpec, LogOptions, Mount, PortMapping, Resources
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.protocol.constants import Type
 
 from .scenes import plan, spec
 from .served import served
-from .stage import SCRATCH, Stage
+from .stage import IMAGE, SCRATCH, Stage
 
 T = TypeVar("T")
 ANN, BOB = Principal("token:ann"), Principal("token:bob")
@@ -325,3 +328,38 @@ def test_requests_are_given_back_one_by_one(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TooManyRequests):
         requests.count([project])
     requests.count([(Holder("project db", "q"), Quota())])
+
+
+def test_groups_deployments_and_jobs_are_counted(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        engine, container = s.engine, ContainerSpec(image=IMAGE, command=["true"])
+
+        def group(name: str) -> object:
+            return engine.security_groups.create(SecurityGroupSpec(name=name))
+
+        def deployment(name: str) -> object:
+            return engine.deployments.create(DeploymentRequest(name=name, container=container, replicas=0))
+
+        def job(name: str) -> object:
+            return engine.crons.create(CronRequest(name=name, schedule="@daily", container=container))
+
+        for make, remove, words in (
+            (group, engine.security_groups.remove, "1 security groups, has 1, and this takes 1 more"),
+            (deployment, engine.keeper.remove, "1 deployments, has 1"),
+            (job, lambda name: engine.cron_runner.remove(name, force=False), "1 cron jobs, has 1"),
+        ):
+            with asked_by(ANN):
+                make("a")
+                with pytest.raises(QuotaExceeded, match=f"token:ann may have {words}"):
+                    make("b")
+            with asked_by(BOB):
+                make("c")
+            await by(s, ANN, remove("a"))
+            await asyncio.sleep(10)  # a deployment goes with what it has
+            with asked_by(ANN):
+                make("b")
+        used = engine.registry.quotas.status(ANN).used
+        assert (used.security_groups, used.deployments, used.crons) == (1, 1, 1)
+        assert engine.registry.quotas.status(ANN).limits.crons == 1
+
+    act(scenario, **limited(security_groups=1, deployments=1, crons=1), network="bridge", factory=True)

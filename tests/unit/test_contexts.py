@@ -177,6 +177,7 @@ def test_names_are_completed_of_the_context(home: Path) -> None:
         assert completed("rm", "") == ["of-a"] and completed("--context", "b", "rm", "") == ["of-b"]
         assert completed("--context", "cloud", "rm", "") == [] and completed("--context", "none", "rm", "") == []
     assert completed("--context", "c") == ["cloud"]
+    assert completed("project", "quota", "web", "se") == ["security_groups="]
     assert (
         completed("context", "use", "") == ["default", "a", "b", "cloud"] and completed("context", "create", "") == []
     )

@@ -35,7 +35,7 @@ class Fips:
         self._records = {f.id: f for f in registry.journal.database.fips()}
         self._lock = asyncio.Lock()  # one changes at a time whose address leads where
         registry.floating = self.floating
-        registry.fips = registry.quotas.addresses = self.records
+        registry.fips = registry.quotas.counted["addresses"] = self.records
 
     def records(self) -> list[Fip]:
         """Everybody's."""

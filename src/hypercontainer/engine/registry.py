@@ -48,6 +48,7 @@ class Registry:
         self._reserved: set[tuple[Tenant, str]] = set()
         self.groups = GroupRecords(self.journal)
         self.quotas = Quotas(self)
+        self.quotas.counted["security_groups"] = self.groups.all
         self.meter: Metering = Unmetered()
         self.fips: Callable[[], list[Fip]] = list  # everybody's; set by who knows, as what follows
         self.floating: Callable[[], Floating] = Floating  # addresses of pods

@@ -12,6 +12,7 @@ import msgspec
 
 from ..errors import Conflict, HyperError, Unsupported
 from ..model import ids
+from ..model.quotas import Amounts
 from ..model.security_groups import (
     GROUPS_MAX,
     GroupRule,
@@ -45,6 +46,7 @@ class SecurityGroups:
     def create(self, spec: SecurityGroupSpec) -> SecurityGroup:
         """:raise InvalidArgument: malformed. :raise Conflict: the name is taken, or there are too many.
         :raise NotFound: a rule names a group that is not there. :raise NoSpace: the disk is full.
+        :raise QuotaExceeded: no more may be had.
         """
         naming.check("security group", spec.name)
         made = SecurityGroup(
@@ -57,7 +59,8 @@ class SecurityGroups:
         if len(theirs) >= _MAX:
             raise Conflict(f"there are {_MAX} security groups already", hint="remove one")
         self._check(spec.rules, own=spec.name)
-        self._records.put(made)
+        with self._registry.quotas.admitted({made.id: Amounts(security_groups=1)}):
+            self._records.put(made)
         self._tell("create", made)
         return made
 

@@ -148,7 +148,7 @@ class Wired:
         self._watching: list[asyncio.Task[None]] = []
 
     def _assemble_workloads(self) -> None:
-        self.crons = Crons(self.registry.journal, self.events)
+        self.crons = Crons(self.registry.journal, self.events, self.registry.quotas)
         self.cron_runner = Runner(self.crons, self.registry, self.containers)
         self.deployments = Deployments(self.registry, self.networks, self.events)
         self.keeper = Keeper(self.deployments, self.registry, self.containers, self._network)

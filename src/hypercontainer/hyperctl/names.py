@@ -112,10 +112,18 @@ def complete_names(command: click.Command, group: str = "") -> None:
         )
         if kinds:
             argument._custom_shell_complete = _completer(kinds)
+        elif argument.name == "limits":
+            argument._custom_shell_complete = _quotas
 
 
 def _platforms(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in PLATFORMS if name.startswith(incomplete)]
+
+
+def _quotas(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from ..model.quotas import Quota
+
+    return [CompletionItem(f"{name}=") for name in Quota.__struct_fields__ if name.startswith(incomplete)]
 
 
 def complete_contexts(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

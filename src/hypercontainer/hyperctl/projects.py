@@ -109,6 +109,7 @@ def quota(name: str, limits: tuple[str, ...]) -> None:
 
     \b
     pods, containers, volumes, networks, snapshots  that there are
+    addresses, security_groups, deployments, crons  that there are; addresses are floating ones
     ports                                           of the host, that pods publish
     vcpus, memory                                   of pods that run
     disk                                            that disks and volumes may grow to

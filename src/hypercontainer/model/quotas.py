@@ -26,6 +26,9 @@ class Amounts(Model, frozen=True, kw_only=True):
     volumes: int = 0
     networks: int = 0
     addresses: int = 0  # floating ones
+    security_groups: int = 0
+    deployments: int = 0
+    crons: int = 0  # jobs
     snapshots: int = 0
     ports: int = 0  # of the host, that pods publish, running or not
     image_disk: int = 0  # bytes of images' disks
@@ -49,6 +52,9 @@ class Quota(Model, frozen=True, kw_only=True):
     volumes: Limit = None
     networks: Limit = None
     addresses: Limit = None  # floating ones
+    security_groups: Limit = None
+    deployments: Limit = None
+    crons: Limit = None  # jobs
     snapshots: Limit = None
     ports: Limit = None
     image_disk: Limit = None  # bytes: with so much there, no further image is brought

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from ...errors import Conflict, InvalidArgument
 from ...model.cron import RUNS_MAX, Cron, CronInfo, CronRequest, CronRun, CronUpdate
+from ...model.quotas import Amounts
 from ...model.specs import ContainerSpec, RestartPolicy
 from ...state import changes as rows
 from ...state.journal import Journal
@@ -20,6 +21,7 @@ from ...sys import clock
 from .. import host_access, naming
 from ..events import Events
 from ..principal import own_scopes, owned
+from ..quotas.quotas import Quotas
 from . import schedule
 
 _NAME_MAX = 63  # characters: its containers' names have the run's id, too
@@ -28,8 +30,10 @@ _NAME_MAX = 63  # characters: its containers' names have the run's id, too
 class Crons:
     """The only holder of these records."""
 
-    def __init__(self, journal: Journal, events: Events) -> None:
+    def __init__(self, journal: Journal, events: Events, quotas: Quotas) -> None:
         self._journal = journal
+        self._quotas = quotas
+        quotas.counted["crons"] = self.records
         self._events = events
         self._records = {c.id: c for c in journal.database.crons()}
         self.changed = asyncio.Event()  # pulsed when there is something else to wait for
@@ -37,6 +41,7 @@ class Crons:
     def create(self, request: CronRequest) -> CronInfo:
         """:raise InvalidArgument: what is wrong with it. :raise Conflict: the name is taken. :raise NoSpace: the disk
         is full. :raise PermissionDenied: its container takes more of this host than who asks may have.
+        :raise QuotaExceeded: no more may be had.
         """
         self._check_name(request.name)
         schedule.check(request.schedule, request.timezone)
@@ -46,7 +51,8 @@ class Crons:
         record = Cron(
             id=secrets.token_hex(32), created_at=clock.stamp(), seen=clock.stamp(), scopes=scopes, **given, **owned()
         )
-        self.put(record)
+        with self._quotas.admitted({record.id: Amounts(crons=1)}):
+            self.put(record)
         self._tell("create", record)
         return self.told(record)
 

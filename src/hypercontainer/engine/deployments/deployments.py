@@ -56,20 +56,21 @@ class Deployments:
         self.changed = asyncio.Event()  # pulsed when one is to be another
         self._known: tuple[object, tuple[Balanced, ...]] | None = None
         registry.balanced, registry.keeps = self.balanced, self._in_network
-        registry.quotas.publishing = self.records
+        registry.quotas.publishing = registry.quotas.counted["deployments"] = self.records
 
     # -- what people ask ------------------------------------------------------------
 
     def create(self, request: DeploymentRequest) -> DeploymentInfo:
         """:raise InvalidArgument: what is wrong with it. :raise Conflict: its name, or a port, is taken.
         :raise NotFound: no such network. :raise NoSpace: the disk is full. :raise PermissionDenied: its containers
-        take more of this host than who asks may have.
+        take more of this host than who asks may have. :raise QuotaExceeded: no more may be had.
         """
         self._check_name(request.name)
         _check_container(request.container)
         self._check_ports(request.ports)
         id_ = secrets.token_hex(32)
-        with self._registry.quotas.admitted({id_: Amounts(ports=sum(bool(p.host_port) for p in request.ports))}):
+        ports = sum(bool(p.host_port) for p in request.ports)
+        with self._registry.quotas.admitted({id_: Amounts(deployments=1, ports=ports)}):
             return self._create(request, id_)
 
     def _create(self, request: DeploymentRequest, id_: str) -> DeploymentInfo:

@@ -67,7 +67,7 @@ class Quotas:
         self.limits: Callable[[Tenant, str], Iterable[tuple[Holder, Quota]]] = lambda tenant, owner: ()
         self.snapshots: Callable[[], Iterable[Snapshot]] = lambda: ()
         self.publishing: Callable[[], Iterable[Deployment]] = list  # what publishes ports beside pods
-        self.addresses: Callable[[], Iterable[Owned]] = lambda: ()
+        self.counted: dict[str, Callable[[], Iterable[Owned]]] = {}  # names of quotas -> records, one of which is one
         self.image_bytes: Callable[[], int] = lambda: 0  # of who asks
         self.snapshot_bytes: Callable[[str], int] = lambda id_: 0
         self._requests = Requests()
@@ -181,7 +181,7 @@ class Quotas:
             ports=sum(len(p.spec.ports) for p in pods.values()) + self._published(holder),
             networks=sum(map(holder.has, own.networks)),
             snapshots=sum(holder.has(s) for s in self.snapshots()),
-            addresses=sum(holder.has(a) for a in self.addresses()),
+            **{name: sum(map(holder.has, records())) for name, records in self.counted.items()},
         )  # fmt: skip
         recorded = {*pods, *(c.id for c in containers), *(volume_key(v.name, v.tenant) for v in volumes)}
         making = [h.amounts for id_, h in self._held.items() if id_ not in recorded and holder.has(h)]
@@ -233,5 +233,5 @@ def _machine(pod: Pod) -> Amounts:
 def _written(name: str, number: int) -> str:
     words = {"vcpus": "virtual CPUs", "memory": "of memory in pods that run", "disk": "of disk",
              "ports": "ports of the host", "image_disk": "of images", "snapshot_disk": "of snapshots",
-             "addresses": "floating addresses"}  # fmt: skip
+             "addresses": "floating addresses", "security_groups": "security groups", "crons": "cron jobs"}  # fmt: skip
     return f"{write_amount(name, number)} {words.get(name, name)}"
