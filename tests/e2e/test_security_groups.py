@@ -19,7 +19,8 @@ def test_pods_of_groups(world: World) -> None:
     ctl("sg", "create", "web", "--rule", "in tcp 80 @clients")
     inside = "--network", "sg", "--security-group"
     ctl("run", "-d", "--name", "web", "--hostname", "web", *inside, "web", "-p", "8099:80", "busybox", *SERVE)
-    ctl("run", "-d", "--name", "friend", "--network", "sg", "--security-group", "clients", "busybox", *SLEEP)
+    label = "hypercontainer.security-group=clients"  # Docker's client has no flag for it
+    world.daemon.docker("run", "-d", "--name", "friend", "--network", "sg", "--label", label, "busybox", *SLEEP)
     ctl("run", "-d", "--name", "other", "--network", "sg", "busybox", *SLEEP)
     four, six = world.addresses("sg", "web")
 

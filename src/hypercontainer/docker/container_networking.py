@@ -8,12 +8,14 @@ from typing import Any, Literal, cast
 from ..errors import InvalidArgument, Unsupported
 from ..model.egress import EgressPolicy, parse_secret, policy
 from ..model.network import CNI, USER_MODES, NetworkRequest
+from ..model.security_groups import GROUPS_MAX
 from ..model.specs import HostEntry
 from .container_bodies import Create, Endpoint
 
-# Labels, or annotations: Docker has no fields for these. The last one's values are variables of the request.
+# Labels, or annotations: Docker has no fields for these.
 _EGRESS, _ALLOW_HOST = "hypercontainer.egress", "hypercontainer.allow-host"
-_INJECT_SECRET = "hypercontainer.inject-secret"
+_INJECT_SECRET = "hypercontainer.inject-secret"  # its values are variables of the request
+_SECURITY_GROUP = "hypercontainer.security-group"
 DEFAULT = ("", "default", "bridge")  # the network that hyperd gives to who names none
 
 
@@ -30,9 +32,11 @@ def networking(body: Create) -> dict[str, Any]:
     if mode.startswith("container:"):
         raise Unsupported(f"NetworkMode {mode}: a virtual machine has a network of its own; containers share one "
                           "in one pod (`hyperctl pod create`)")  # fmt: skip
+    labels = {**host.annotations, **body.labels}
     return {
         **_networks(mode, body),
-        "egress": _egress({**host.annotations, **body.labels}, body.env),
+        "egress": _egress(labels, body.env),
+        "security_groups": _groups(labels),
         "dns": host.dns,
         "dns_search": host.dns_search,
         "dns_options": host.dns_options,
@@ -77,6 +81,14 @@ def _egress(labels: dict[str, str], env: list[str]) -> EgressPolicy | None:
 
     secrets = [parse_secret(text, value) for text in _words(labels, _INJECT_SECRET)]
     return policy(cast(Literal["", "open", "none"], mode), _words(labels, _ALLOW_HOST), secrets)
+
+
+def _groups(labels: dict[str, str]) -> list[str]:
+    """:raise InvalidArgument: there are too many."""
+    found = list(dict.fromkeys(_words(labels, _SECURITY_GROUP)))
+    if len(found) > GROUPS_MAX:
+        raise InvalidArgument(f"label {_SECURITY_GROUP}: a pod is in {GROUPS_MAX} security groups at most")
+    return found
 
 
 def _words(labels: dict[str, str], name: str) -> list[str]:
