@@ -35,6 +35,7 @@ class IdentityProvider:
     forger: ECKey | None = None  # who signs in its place, by a key of the same name
     entered: set[str] = field(default_factory=set)  # codes of devices
     refused: str = ""  # a device's error
+    silent: int = 0  # questions for tokens that are answered 503
     asked: list[str] = field(default_factory=list)  # paths
     issuer: str = ""
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -75,6 +76,9 @@ class IdentityProvider:
         })  # fmt: skip
 
     async def redeem(self, request: web.Request) -> web.Response:
+        if self.silent:
+            self.silent -= 1
+            return web.Response(status=503)
         form = {name: str(value) for name, value in (await request.post()).items()}
         if request.headers.get("Authorization") != _basic(CLIENT, SECRET):
             return _error("invalid_client", 401)

@@ -115,7 +115,7 @@ WITH: dict[str, Case] = {
     "PUT /organisations/{id}/members": Case("", body={"user": "u", "role": "viewer"}),
     "POST /projects/{id}/rename": Case("", "name=other"),
     **{r: Case("", status=403) for r in ("DELETE /set-aside/{id}", "DELETE /organisations/{id}", "GET /users/{id}",
-                                         "DELETE /users/{id}")},
+                                         "POST /users/{id}/update", "DELETE /users/{id}")},
     "POST /organisations/{id}/rename": Case("", "name=x", status=403),
     "DELETE /cluster/pods/{id}": Case("none"), "GET /cluster/pods/{id}/logs": Case("none"),
     "PUT /billing/accounts/{id}": Case("", body={}),

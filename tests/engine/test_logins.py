@@ -224,6 +224,65 @@ async def test_hyperctl_logs_in_and_out(template: Path, tmp_path: Path, monkeypa
         assert not kept.exists() and (await d.cloud.ask("GET", "/tokens")).json == []
 
 
+async def test_hyperctl_logs_in_past_a_provider_that_is_away_for_once(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with doors(template, tmp_path) as d:
+        await _ann(d)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+        d.provider.entered.add("ABCD-EFGH")
+        d.provider.silent = 1
+        status, out, err = await call("login", "--oidc")
+        assert status == 0 and b"Logged in as ann" in out, err
+        assert d.provider.asked.count("/token") == 2
+
+
+async def test_hyperctl_logs_out_of_a_log_in_that_has_ended(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with doors(template, tmp_path) as d:
+        await _ann(d)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+        d.provider.entered.add("ABCD-EFGH")
+        kept = tmp_path / "hyper" / "token"
+        assert (await call("login", "--oidc"))[0] == 0
+        [login] = (await d.cloud.ask("GET", "/tokens")).json
+        assert (await d.cloud.ask("DELETE", f"/tokens/{login['id']}")).status == 200
+        assert (await call("logout", "--oidc"))[:2] == (0, b"Logged out; the log-in had ended before\n")
+        assert not kept.exists()
+        assert (await call("login", "--oidc"))[0] == 0
+        monkeypatch.setenv("HYPER_TOKEN", d.cloud.s.token("read"))  # another one, which is not to be ended
+        assert (await call("logout", "--oidc"))[:2] == (0, b"Logged out\n")
+        assert not kept.exists()
+        assert [t["scopes"] for t in (await d.cloud.ask("GET", "/tokens")).json] == [["read"]]
+
+
+async def test_who_is_known_by_another_log_in_is_logged_out(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with doors(template, tmp_path) as d:
+        await _ann(d)
+        await d.cloud.made("/users", name="bob", login="bob-1")
+        assert (await d.enter())[0] == 200
+        monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+        status, _, err = await call("user", "update", "--login", "bob-1", "ann")
+        assert status == 1 and b"the log-in 'bob-1' is the user bob's" in err
+        assert (await call("user", "update", "--login", "ann-1", "--email", "ann@example.org", "ann"))[0] == 0
+        assert (await d.get("/"))[0] == 200  # it is the one that they had
+        assert (await call("user", "update", "ann", "--login", "ann-2"))[:2] == (0, b"ann\n")
+        assert (await d.get("/"))[0] == 303 and (await d.cloud.ask("GET", "/tokens")).json == []
+        told = (await d.cloud.ask("GET", "/users/ann")).json
+        assert (told["login"], told["email"]) == ("ann-2", "ann@example.org")
+        assert (await d.enter())[0] == 403
+        d.provider.claims = {"sub": "ann-2"}
+        assert (await d.enter())[0] == 200
+        for args, why in ((("ann",), b"nothing is to change"), (("--email", "x", "cat"), b"no such user: cat")):
+            status, _, err = await call("user", "update", *args)
+            assert status == 1 and why in err
+
+
 async def test_the_token_of_a_log_in_is_the_user(template: Path, tmp_path: Path) -> None:
     async with doors(template, tmp_path) as d:
         await _ann(d)

@@ -13,6 +13,7 @@ from ..model.tenancy import (
     ProjectRequest,
     UserInfo,
     UserRequest,
+    UserUpdate,
 )
 from .router import Context, Routes
 
@@ -119,6 +120,12 @@ async def list_users(c: Context) -> list[UserInfo]:
 async def inspect_user(c: Context) -> UserInfo:
     """Inspect a user."""
     return c.engine.tenancy.users.inspect(c.id)
+
+
+@routes.post("/users/{id}/update", body=UserUpdate, scope="admin")
+async def update_user(c: Context) -> UserInfo:
+    """Change by what a user is known; who was logged in by another name is logged out."""
+    return c.engine.tenancy.users.update(c.id, await c.body(UserUpdate))
 
 
 @routes.delete("/users/{id}", scope="admin")

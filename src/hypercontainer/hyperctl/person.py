@@ -7,12 +7,15 @@ import contextlib
 import os
 import time
 
+from ..client.api import Client
 from ..client.contexts import DEFAULT, Contexts, path
-from ..errors import DeadlineExceeded, InvalidArgument
+from ..client.transport import Connection
+from ..errors import Conflict, DeadlineExceeded, InvalidArgument, TooManyRequests, Unauthorized, Unavailable
 from ..model.logins import DeviceLogin, DeviceQuestion, LoginAnswer
 from .context import client
 
 _SHORTEST = 0.2  # seconds between two questions
+_ANSWER = 30.0  # seconds for an answer, which waits for the identity provider's
 
 
 def log_in(file: str) -> None:
@@ -25,30 +28,52 @@ def log_in(file: str) -> None:
         os.environ.pop(variable, None)
     c = client()
     begun = c.call(DeviceLogin, "POST", "/login/device")
+    asking = Client(c.path, lambda where: Connection(where, _ANSWER))
     print(f"Open {begun.verification_uri_complete or begun.verification_uri} and enter {begun.user_code}", flush=True)
-    end, wait = time.monotonic() + begun.expires_in, begun.interval
+    answer = _await(asking, begun)
+    _keep(target, answer.secret)
+    print(f"Logged in as {answer.user} until {answer.expires_at[:19]}Z; the token is in {target}")
+    if not file and _context() == DEFAULT:
+        print(f"Have it used: export HYPER_TOKEN_FILE={target}")
+
+
+def _await(asking: Client, begun: DeviceLogin) -> LoginAnswer:
+    """With the token. Who does not answer for once is asked again.
+
+    :raise DeadlineExceeded: nobody has entered the code. :raise Unavailable: at the end nobody answers, either.
+    """
+    question = DeviceQuestion(handle=begun.handle)
+    end, wait, trouble = time.monotonic() + begun.expires_in, begun.interval, None
     while time.monotonic() < end:
         time.sleep(max(_SHORTEST, wait))
-        answer = c.call(LoginAnswer, "POST", "/login/token", body=DeviceQuestion(handle=begun.handle))
+        try:
+            answer, trouble = asking.call(LoginAnswer, "POST", "/login/token", body=question), None
+        except (Unavailable, Conflict, TooManyRequests) as error:  # Conflict: it is still busy with the question before
+            wait, trouble = begun.interval, error
+            continue
         if answer.secret:
-            _keep(target, answer.secret)
-            print(f"Logged in as {answer.user} until {answer.expires_at[:19]}Z; the token is in {target}")
-            if not file and _context() == DEFAULT:
-                print(f"Have it used: export HYPER_TOKEN_FILE={target}")
-            return
+            return answer
         wait = answer.wait
-    raise DeadlineExceeded("nobody has entered the code in time", hint="log in again")
+    raise trouble or DeadlineExceeded("nobody has entered the code in time", hint="log in again")
 
 
 def log_out() -> None:
-    """The token ends, and its file goes. :raise InvalidArgument: one is not logged in."""
+    """The token ends, and its file goes; one that is good no more goes as well.
+
+    :raise InvalidArgument: one is not logged in. :raise Unavailable: nobody is there to end it; the file stays.
+    """
     kept = os.environ.get("HYPER_TOKEN_FILE") or _target("")
     if not os.path.exists(kept):
         raise InvalidArgument("not logged in", hint="`hyperctl login --oidc` logs in")
+    os.environ.pop("HYPER_TOKEN", None)  # it is another one, and would be sent in its place
     os.environ["HYPER_TOKEN_FILE"] = kept
-    client().do("DELETE", "/login")
+    told = "Logged out"
+    try:
+        client().do("DELETE", "/login")
+    except Unauthorized:
+        told = "Logged out; the log-in had ended before"
     os.unlink(kept)
-    print("Logged out")
+    print(told)
 
 
 def _context() -> str:

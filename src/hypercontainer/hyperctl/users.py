@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import click
 
+from ..errors import InvalidArgument
 from ..model.tenancy import UserInfo, UserRequest
 from .context import client, for_each
 from .output import show, show_details
@@ -54,6 +55,24 @@ def inspect(names: tuple[str, ...], format_: str) -> None:
     """Show all about users, as JSON."""
     c = client()
     show_details([c.call(UserInfo, "GET", _route(name)) for name in names], format_)
+
+
+@user.command()
+@click.option("--email", help="Address.")
+@click.option("--certificate", metavar="COMMON-NAME", help="In the client's certificate that they show.")
+@click.option("--login", metavar="VALUE", help="What the identity provider says of them (`oidc`).")
+@click.argument("name")
+def update(name: str, email: str | None, certificate: str | None, login: str | None) -> None:
+    """Change by what a user is known; "" takes it away.
+
+    With another --login who was logged in by the one before is logged out.
+    """
+    given = {"email": email, "certificate": certificate, "login": login}
+    changes = {field: value for field, value in given.items() if value is not None}
+    if not changes:
+        raise InvalidArgument("nothing is to change", hint="give --email, --certificate or --login")
+    client().call(UserInfo, "POST", f"{_route(name)}/update", body=changes)
+    print(name)
 
 
 @user.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import UNSET, Meta, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from .base import Model
 from .policy import Policy
@@ -97,6 +97,14 @@ class UserRequest(Model, frozen=True, kw_only=True):
     email: Text = ""
     certificate: Text = ""  # common name
     login: Text = ""  # at the identity provider
+
+
+class UserUpdate(Model, frozen=True, kw_only=True):
+    """What is to change of a user; "" takes it away."""
+
+    email: Text | UnsetType = UNSET
+    certificate: Text | UnsetType = UNSET  # common name
+    login: Text | UnsetType = UNSET  # at the identity provider
 
 
 class MemberRequest(Model, frozen=True, kw_only=True):

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from ...errors import Conflict, NotFound
-from ...model.tenancy import User, UserInfo, UserRequest
+from ...model.tenancy import User, UserInfo, UserRequest, UserUpdate
 from ...sys import clock
 from ..events import Events
 from ..principal import current
 from ..tenants import Tenants, pick
-from ..tokens import Tokens
+from ..tokens import Tokens, is_login
 
 
 class Users:
@@ -26,10 +27,7 @@ class Users:
     def create(self, request: UserRequest) -> UserInfo:
         """:raise Conflict: the name, or the certificate's, is another's. :raise NoSpace: the disk is full."""
         self._tenants.check_name("user", request.name, self._tenants.users())
-        if other := self._tenants.by_certificate(request.certificate):
-            raise Conflict(f"the certificate {request.certificate!r} is the user {other.name}'s", hint="name another")
-        if other := self._tenants.by_login(request.login):
-            raise Conflict(f"the log-in {request.login!r} is the user {other.name}'s", hint="name another")
+        self._check_free(request.certificate, request.login)
         made = User(
             id=secrets.token_hex(8), name=request.name, created_at=clock.stamp(), email=request.email,
             certificate=request.certificate, login=request.login, owner=current().name,
@@ -37,6 +35,32 @@ class Users:
         self._tenants.put(made)
         self._events.publish("user", "create", made.id, tenant=UNSET, name=made.name)
         return self._told(made)
+
+    def _check_free(self, certificate: str, login: str, of: str = "") -> None:
+        """:raise Conflict: it is a user's who has not this id."""
+        other = self._tenants.by_certificate(certificate)
+        if other and other.id != of:
+            raise Conflict(f"the certificate {certificate!r} is the user {other.name}'s", hint="name another")
+        other = self._tenants.by_login(login)
+        if other and other.id != of:
+            raise Conflict(f"the log-in {login!r} is the user {other.name}'s", hint="name another")
+
+    def update(self, key: str, wanted: UserUpdate) -> UserInfo:
+        """Who is known by another certificate or log-in from now on is logged out, and what is open by it is closed.
+
+        :raise NotFound: there is none. :raise Conflict: it is another user's. :raise NoSpace: the disk is full.
+        """
+        before = self._find(key)
+        given: dict[str, Any] = {f: v for f in UserUpdate.__struct_fields__ if (v := getattr(wanted, f)) is not UNSET}
+        after = msgspec.structs.replace(before, **given)
+        self._check_free(after.certificate, after.login, of=after.id)
+        if after.login != before.login:  # whoever logged in by the old one may be another person
+            self._tokens.revoke_all(lambda t: t.user == after.id and is_login(t))
+        self._tenants.put(after)
+        if after.certificate != before.certificate:
+            self._tokens.on_revoke(f"user:{after.name}")
+        self._events.publish("user", "update", after.id, tenant=UNSET, name=after.name)
+        return self._told(after)
 
     def all(self) -> list[UserInfo]:
         """By name."""
