@@ -25,6 +25,7 @@ from e2b.sandbox.signature import get_signature
 from e2b.sandbox_sync.commands.command import Commands
 from e2b.sandbox_sync.commands.pty import Pty
 from e2b.sandbox_sync.filesystem import filesystem as e2b_filesystem
+from e2b.template.main import TemplateBuilder
 
 from hypercontainer.errors import InvalidArgument, NoSpace, NotFound, Unsupported
 from hypercontainer.integrations.e2b import files, filesystem, process
@@ -92,7 +93,10 @@ def test_all_that_their_clients_call_is_there() -> None:
 def test_all_that_their_package_offers_is_in_the_list(repository: Path) -> None:
     page = (repository / "docs/sdk.md").read_text()
     told = set(re.findall(r"`(?:\w+\.)?(\w+)`", page[page.index("## E2B") : page.index("## Tools for")]))
-    kinds = (e2b.Sandbox, Commands, Pty, e2b_filesystem.Filesystem, e2b.Git, e2b.CommandHandle, e2b.WatchHandle)
+    kinds = (
+        e2b.Sandbox, Commands, Pty, e2b_filesystem.Filesystem, e2b.Git, e2b.CommandHandle, e2b.WatchHandle,
+        e2b.Template, TemplateBuilder,
+    )  # fmt: skip
     offered = {name for kind in kinds for name, _ in inspect.getmembers(kind, callable) if not name.startswith("_")}
     assert offered - told == set()
 
@@ -242,12 +246,7 @@ def test_where_it_may_not_be_sent_later() -> None:
 
 def test_what_is_not_here_is_refused_by_a_sentence(url: str) -> None:
     options: dict[str, Any] = {"api_key": KEY, "api_url": url, "retries": 0}
-    template = e2b.Template().from_image("busybox")
     calls: list[tuple[Any, str]] = [
-        (lambda: e2b.Template.build(template, "name", **options), "`hyperctl build` makes"),
-        (lambda: e2b.Template.exists("name", **options), "`hyperctl build` makes"),
-        (lambda: e2b.Template.assign_tags("name:a", "b", **options), "`hyperctl build` makes"),
-        (lambda: e2b.Template.get_tags("name", **options), "`hyperctl build` makes"),
         (lambda: e2b.Volume.create("../name", **options), "a volume's name has"),
         (lambda: e2b.Secret.create("name", "value", **options), "`hyperctl run --inject-secret`"),
         (lambda: e2b.Secret.list(**options).next_items(), "`hyperctl run --inject-secret`"),
@@ -256,6 +255,9 @@ def test_what_is_not_here_is_refused_by_a_sentence(url: str) -> None:
         with pytest.raises(Exception, match=says):
             call()
     assert httpx.get(f"{url}/secrets").status_code == 401
+    for path in ("/templates", "/v2/templates", "/templates/name", "/templates/name/tags/groups", "/default-templates"):
+        answer = httpx.get(url + path, headers={"X-API-Key": KEY})
+        assert answer.status_code == 400 and "`hyperctl images` lists them" in answer.json()["message"]
 
 
 def test_the_time_of_a_file_is_any() -> None:

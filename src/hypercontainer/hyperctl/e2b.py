@@ -29,8 +29,8 @@ def e2b() -> None:
 def serve(ctx: click.Context, listen: str, port: int, image: str, key_file: str | None) -> None:
     """Serve E2B's API until it is ended, and print what its clients are to have in their environment.
 
-    Their templates are images. Sandboxes stay when this ends. It speaks plain HTTP: elsewhere than on the loopback
-    interface it belongs behind a proxy that speaks TLS.
+    Their templates are images, or built of images by clients. Sandboxes stay when this ends. It speaks plain HTTP:
+    elsewhere than on the loopback interface it belongs behind a proxy that speaks TLS.
     """
     import asyncio
 

@@ -47,10 +47,13 @@ async def _is_there(api: Api, name: str) -> bool:
     return True
 
 
-async def pull(api: Api, source: str) -> str:
-    """Its name, or its id when it has none. :raise HyperError: what the daemon says went wrong."""
+async def pull(api: Api, source: str, auth: dict[str, str] | None = None) -> str:
+    """Its name, or its id when it has none. `auth`: a header; None: your own logins at registries.
+
+    :raise HyperError: what the daemon says went wrong.
+    """
     last: dict[str, Any] = {}
-    headers = await asyncio.to_thread(auth_header, source)  # which may ask a program for it
+    headers = await asyncio.to_thread(auth_header, source) if auth is None else auth  # it may ask a program
     query = {"name": absolute(source)}
     async with api.open("POST", "/images/pull", query, headers=headers) as exchange:
         async for line in exchange.lines():

@@ -5,8 +5,12 @@
     bodies      what requests carry
     terms       what a sandbox was asked for with, and how it is told of
     commands    commands that run, and who reads their output
+    templates, starting
+                what clients have built, and what its sandboxes begin with
+    copying, uploads, steps, builds
+                how it is built
     book        the sandboxes, and when their time is over
-    process, filesystem, files, volumes, control
+    process, filesystem, files, volumes, building, control
                 the services
     server      all of them, behind one address
 

@@ -24,9 +24,10 @@ from ...sdk.sandbox import last_seen
 from ...sdk.spec import LABEL as MADE_FOR
 from .commands import Running
 from .connect import Gone
-from .terms import LABEL, Terms, Wanted, image_of, read_terms
+from .starting import READY, command_of, wait_ready
+from .templates import Template, Templates
+from .terms import LABEL, Terms, Wanted, image_of, is_snapshot, read_terms
 
-_SNAPSHOT_ID = 32  # characters at least, all of them hexadecimal
 _SHORTEST = 0.001  # seconds: 0 is without end to hyperd
 
 
@@ -62,9 +63,10 @@ class Book:
 
     def __init__(self, host: str | None, image: str) -> None:
         """`image`: of who names no template."""
-        self._host = host
+        self.host = host
+        self.image = image
         self._api = Api(host)
-        self._image = image
+        self.templates = Templates(self._api)
         self._entries: dict[str, Entry] = {}
 
     async def close(self) -> None:
@@ -96,22 +98,35 @@ class Book:
     async def create(self, wanted: Wanted, mounts: Sequence[Mount] = ()) -> Entry:
         """:raise NotFound: there is no such image, or snapshot. :raise Unsupported: a snapshot has its own volumes."""
         terms, template = wanted.terms, wanted.terms.template
-        if len(template) >= _SNAPSHOT_ID and not set(template) - set("0123456789abcdef"):
+        if is_snapshot(template):
             if mounts:
                 raise Unsupported("what goes on from a snapshot has the volumes that it had")
-            return await self._with_time(await AsyncSandbox.restore(template, host=self._host), terms)
+            return await self._with_time(await AsyncSandbox.restore(template, host=self.host), terms)
+        built = await self.templates.find(template)
+        begin = built.template if built else Template("")
         spec = ContainerSpec(
             image="",
+            pull="never" if built else "missing",
+            run_init=bool(begin.start),
             mounts=list(mounts),
             ttl_action=terms.action,
             allow=list(wanted.reach.allow),
             egress=wanted.reach.egress,
         )
         sandbox = await AsyncSandbox.create(
-            image_of(template, self._image), env=wanted.env, network=wanted.reach.network, spec=spec,
-            labels={LABEL: terms.label(), MADE_FOR: "e2b"}, ttl=max(terms.timeout, _SHORTEST), host=self._host,
+            built.image if built else image_of(template, self.image), command=command_of(begin),
+            cpus=begin.cpus or None, memory=begin.memory << 20 or None, env=wanted.env, network=wanted.reach.network,
+            spec=spec, labels={LABEL: terms.label(), MADE_FOR: "e2b"}, host=self.host,
+            ttl=max(terms.timeout, READY if begin.ready else _SHORTEST),
         )  # fmt: skip
-        return self._enter(sandbox, terms)
+        if not begin.ready:
+            return self._enter(sandbox, terms)
+        try:
+            await wait_ready(sandbox, begin)
+            return await self._with_time(sandbox, terms)
+        except BaseException:
+            await sandbox.kill()
+            raise
 
     async def _with_time(self, sandbox: AsyncSandbox, terms: Terms) -> Entry:
         """One that goes on from another has the other's time until it gets its own."""
@@ -129,7 +144,7 @@ class Book:
         try:
             if entry:
                 return entry, await entry.sandbox.info()
-            sandbox = await AsyncSandbox.connect(id_, host=self._host)
+            sandbox = await AsyncSandbox.connect(id_, host=self.host)
             if entry := self._known(sandbox):
                 return entry, last_seen(sandbox)
         except NotFound:
@@ -168,7 +183,7 @@ class Book:
 
     async def all(self) -> list[tuple[Entry, Container]]:
         """Those that run or are paused, newest first."""
-        found = [(self._known(sandbox), last_seen(sandbox)) for sandbox in await AsyncSandbox.list(host=self._host)]
+        found = [(self._known(sandbox), last_seen(sandbox)) for sandbox in await AsyncSandbox.list(host=self.host)]
         return [(e, c) for e, c in found if e and c.state.status in UP]
 
     async def _stand_still(self, entry: Entry) -> None:

@@ -11,13 +11,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ...errors import DeadlineExceeded, HyperError
-from ...sdk import AsyncProcess, Output
+from ...sdk import AsyncProcess, AsyncSandbox, Output
 from .connect import Message
 
+BASH = "/bin/bash"  # which their SDK takes for each command
+_SHELL = "/bin/sh"
 _AHEAD = 64  # pieces of output that wait for a slow listener; then the command waits for it
 _PID = 10.0  # seconds in which a command has its number
 _EVER = 366 * 86400.0  # seconds
 _Queue = asyncio.Queue[Message | HyperError]
+
+
+async def shell_of(sandbox: AsyncSandbox) -> str:
+    """The image's own shell in the place of a bash that it does not have."""
+    return BASH if await sandbox.files.exists(BASH) else _SHELL
 
 
 class Running:

@@ -19,17 +19,18 @@ from ...model.status import Container, ContainerSize, ContainerStatus
 from ...sdk.api import Api
 from .bodies import read_body
 from .book import Book, Entry
+from .building import Building
+from .builds import Builds
 from .network import read_change
-from .terms import made_view, read_timeout, read_wanted, time_of, view
+from .terms import is_snapshot, made_view, read_timeout, read_wanted, time_of, view
 from .volumes import Volumes
 
 _PAGE = 100
 _FORKS_MAX = 100
-_BUILDS = "templates are images here, which `hyperctl build` makes, and snapshots"
+_BUILDS = "clients build templates here, by name, and tag them; `hyperctl images` lists them, and other images"
 _SECRETS = "secrets are given to a container here, by `hyperctl run --inject-secret`"
 _NOT_HERE = {
-    "/v3/templates": _BUILDS, "/templates/{name:(tags|aliases)}{rest:.*}": _BUILDS,
-    "/templates/{id}/{what:(files|builds|tags)}{rest:.*}": _BUILDS, "/v2/templates{rest:.*}": _BUILDS,
+    "/templates{rest:.*}": _BUILDS, "/v2/templates{rest:.*}": _BUILDS, "/default-templates": _BUILDS,
     "/secrets{rest:.*}": _SECRETS,
 }  # fmt: skip
 
@@ -42,6 +43,12 @@ class Control:
         self._token = token
         self._api = api
         self._volumes = Volumes(token, api)
+        self._builds = Builds(book.host, api, book.templates, book.image)
+        self._building = Building(self._builds, book.templates, token)
+
+    async def close(self) -> None:
+        """End the builds that are under way."""
+        await self._builds.close()
 
     def routes(self) -> list[web.RouteDef]:
         """All of them; those without `v2` are of older clients."""
@@ -55,8 +62,9 @@ class Control:
             web.post(f"{one}/refreshes", self.refresh), web.post(f"{one}/pause", self.pause),
             web.post(f"{one}/fork", self.fork), web.get(f"{one}/metrics", self.metrics),
             web.post(f"{one}/snapshots", self.snapshot), web.get("/snapshots", self.snapshots),
-            web.delete("/templates/{id}", self.remove_snapshot), web.put(f"{one}/network", self.network),
-            *(web.route("*", path, refused(why)) for path, why in _NOT_HERE.items()), *self._volumes.routes(),
+            web.delete("/templates/{id}", self.remove_template), web.put(f"{one}/network", self.network),
+            *self._building.routes(), *self._volumes.routes(),
+            *(web.route("*", path, refused(why)) for path, why in _NOT_HERE.items()),
         ]  # fmt: skip
 
     def _made(self, entry: Entry) -> dict[str, Any]:
@@ -179,9 +187,13 @@ class Control:
         views = [{"snapshotID": s.id, "names": [s.name]} for s in found if query.get("name") in (None, s.name)]
         return _page(views, query)
 
-    async def remove_snapshot(self, request: web.Request) -> web.Response:
-        """By its id."""
-        await self._api.do("DELETE", snapshot_route(request.match_info["id"]))
+    async def remove_template(self, request: web.Request) -> web.Response:
+        """A snapshot by its id, or what a client has built, with all of its tags."""
+        id_ = request.match_info["id"]
+        if is_snapshot(id_):
+            await self._api.do("DELETE", snapshot_route(id_))
+        else:
+            await self._book.templates.untag(id_, [*await self._book.templates.tagged(id_)])
         return web.Response(status=204)
 
 

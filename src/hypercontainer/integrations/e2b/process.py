@@ -11,12 +11,10 @@ import msgspec
 
 from ...errors import InvalidArgument, NotFound, Unsupported
 from .book import Entry
-from .commands import Running
+from .commands import BASH, Running, shell_of
 from .connect import Call, Message
 
 ALIVE: Message = {"event": {"keepalive": {}}}
-_BASH = "/bin/bash"  # which their SDK takes for each command
-_SHELL = "/bin/sh"
 _SIGNALS = {"SIGNAL_SIGTERM": 15, "SIGNAL_SIGKILL": 9, 15: 15, 9: 9}
 
 
@@ -147,11 +145,11 @@ async def update(entry: Entry, call: Call) -> Message:
 
 
 async def _program(entry: Entry, command: str) -> str:
-    """The image's own shell in the place of a bash that it does not have."""
-    if command != _BASH:
+    """Their bash is what the image has of it."""
+    if command != BASH:
         return command
     if not entry.shell:
-        entry.shell = _BASH if await entry.sandbox.files.exists(_BASH) else _SHELL
+        entry.shell = await shell_of(entry.sandbox)
     return entry.shell
 
 

@@ -20,6 +20,7 @@ from ...errors import HyperError, InvalidArgument, Unauthorized
 from ...sdk.api import Api
 from . import files, filesystem, process
 from .book import Book, Entry
+from .building import FILES
 from .connect import Call, answer, answer_last, answer_stream
 from .control import Control
 from .terms import access_token
@@ -69,6 +70,7 @@ class Server:
 
     async def _lifetime(self, app: web.Application) -> AsyncIterator[None]:
         yield
+        await self._control.close()
         await self.book.close()
 
     # -- who asks ------------------------------------------------------------------------
@@ -86,6 +88,8 @@ class Server:
             wanted, given = access_token(self._token, sandbox), request.headers.get("X-Access-Token", "")
         elif route == "/files":
             return await handler(request)  # by a signed address; `_entry` looks whose it is
+        elif route == FILES and request.method == "PUT":
+            return await handler(request)  # by a signed address, too
         elif route.startswith("/volumecontent/"):
             return await handler(request)  # with a token of the volume's, for what there is not here
         else:

@@ -23,6 +23,7 @@ ENVD = "0.5.7"  # the version of E2B's own program in a sandbox whose services t
 TIMEOUT = 300  # seconds, which their SDK says is the default
 _TIMEOUT_MAX = 366 * 86400
 _YEAR_1, _YEAR_9999 = -62135596800, 253402300799  # seconds since the epoch
+_SNAPSHOT_ID = 32  # characters at least, all of them hexadecimal
 _BASE = "base"  # their default template: here the default image
 
 
@@ -99,6 +100,11 @@ def _texts(body: dict[str, Any], name: str) -> dict[str, str]:
         return msgspec.convert(body.get(name) or {}, dict[str, str])
     except msgspec.ValidationError:
         raise InvalidArgument(f"`{name}` is to have texts alone") from None
+
+
+def is_snapshot(template: str) -> bool:
+    """Whether it is the id of one."""
+    return len(template) >= _SNAPSHOT_ID and not set(template) - set("0123456789abcdef")
 
 
 def image_of(template: str, default: str) -> str:
