@@ -41,6 +41,27 @@ async def project(s: Stage, name: str = "web") -> str:
     return made.id
 
 
+def test_more_events_than_are_read_end_nobody_who_follows(act: Callable[..., None]) -> None:
+    """A listener that is thousands behind is cut off: who follows for the daemon looks at all, and listens again."""
+    cluster = FakeCluster()
+
+    async def scenario(s: Stage) -> None:
+        id_ = await project(s)
+        listeners = len(s.engine.events._listeners)
+        for _ in range(10_001):
+            s.engine.events.publish("odd", "happens", "x")
+        assert not s.engine.events._listeners
+        s.engine.tenancy.projects.limit("web", Quota(pods=2))
+        await asyncio.sleep(1)
+        assert cluster.made[id_].quota == Quota(pods=2)
+        assert len(s.engine.events._listeners) == listeners == 2  # the meter's, and the cluster's
+        s.engine.tenancy.projects.limit("web", Quota(pods=3))
+        await asyncio.sleep(1)
+        assert cluster.made[id_].quota == Quota(pods=3)
+
+    act(scenario, cluster=Ports(cluster, FakeLedgers()))
+
+
 def test_a_namespace_follows_its_project(act: Callable[..., None]) -> None:
     cluster = FakeCluster()
 

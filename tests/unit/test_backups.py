@@ -19,10 +19,12 @@ from hypercontainer.engine.backup.archive import END, MANIFEST, Digest, End, Man
 from hypercontainer.engine.backup.putting_back import MARK, check_whole, put_back
 from hypercontainer.engine.paths import Paths
 from hypercontainer.errors import Conflict, HyperError, InvalidArgument, Unavailable
+from hypercontainer.model.cluster import Collected, EarlierLedger
 from hypercontainer.model.status import Volume
 from hypercontainer.state import copy, description
-from hypercontainer.state.changes import put
+from hypercontainer.state.changes import metered, put
 from hypercontainer.state.database import Database
+from hypercontainer.state.ledger_names import KEY, kept
 from hypercontainer.state.migrations import SCHEMA
 from hypercontainer.sys.trees import Walk
 
@@ -103,6 +105,19 @@ def test_records_tell_where_their_files_are_now(tmp_path: Path) -> None:
     assert [v.path for v in volumes] == [str(tmp_path / "other/volumes/data/_data")]
     assert description.read_volume(tmp_path / "other/volumes/data") == volumes[0]
     check_whole(tmp_path / "other")
+
+
+def test_a_ledger_that_is_put_back_is_another_one(tmp_path: Path) -> None:
+    """Who collects it knows both, and where they part."""
+    make_root(tmp_path / "root")
+    database = Database(tmp_path / "root/state.db")
+    database.commit([metered(KEY, Collected(ledger="first", node=""))])
+    database.close()
+    restored(packed(tmp_path / "root"), tmp_path / "other")
+    database = Database(tmp_path / "other/state.db")
+    found = kept(database)
+    database.close()
+    assert found and found.ledger != "first" and found.earlier == [EarlierLedger(ledger="first", until=0)]
 
 
 def test_a_machine_stays_on_its_host(tmp_path: Path) -> None:

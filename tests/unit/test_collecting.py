@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,11 +12,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from hypercontainer.cluster.fake import FakeLedgers
-from hypercontainer.engine.metering.collecting import Collector, Telling
+from hypercontainer.engine.metering import collecting
+from hypercontainer.engine.metering.collecting import Collector
 from hypercontainer.engine.metering.meter import Meter
 from hypercontainer.engine.metering.sources import Sources
+from hypercontainer.engine.metering.telling import Telling
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.engine.registry import Registry
 from hypercontainer.errors import Conflict, PermissionDenied, Unavailable
@@ -24,9 +28,11 @@ from hypercontainer.model.metering import DAY, MIB
 from hypercontainer.model.pods import PodSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.status import Pod, Vm
-from hypercontainer.state.changes import Change
-from hypercontainer.state.fake import FakeDisk, FakeStore
+from hypercontainer.state.changes import Change, put
+from hypercontainer.state.fake import FakeDisk, FakeStore, Rows
+from hypercontainer.state.ledger_names import begin_anew
 from hypercontainer.state.store import Happened
+from hypercontainer.sys import tasks
 
 from .test_metering import Host
 
@@ -315,3 +321,130 @@ def test_a_namespace_says_its_project() -> None:
     assert project_of(namespace_of(WEB)) == WEB
     for other in ("default", "hyper-web", f"hyper-{WEB}x", f"x-hyper-{WEB}"):
         assert project_of(other) == ""
+
+
+def put_back(node: Node, rows: Rows) -> None:
+    """As `hyperd --restore` of that: no machine runs, and the ledger is another one."""
+    node.disk = FakeDisk(copy.deepcopy(rows))
+    store = FakeStore(node.disk)
+    for found in store.pods():
+        store.commit([put(replace(found, vm=None))])
+    begin_anew(store)
+    node.open()
+    node.meter.reconcile(node.registry.pods())
+
+
+def run_for(host: Host, node: Node, id_: str, milliseconds: int) -> None:
+    node.registry.put_pod(pod(id_))
+    host.passes(milliseconds)
+    node.registry.erase(node.registry.pod(id_))
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_node_that_is_put_back_from_a_backup_goes_on(known: bool, two: Two) -> None:
+    """Whether what it had by then was collected or not: what was is there once, and so is what comes."""
+    host, node, control = two
+    control.collect()
+    run_for(host, node, "1", 1000)
+    node.registry.put_pod(pod("2"))
+    host.passes(600_000)
+    if known:
+        control.collect()
+    backup = copy.deepcopy(node.disk.rows)
+    lost = 0 if known else 600_000  # goes on as a row that was no entry yet, and was marked never
+    host.passes(600_000)
+    if known:
+        run_for(host, node, "3", 500)
+        control.collect()
+        assert control.used() == {WEB: 1_202_000}
+    host.passes(100_000)  # nobody has told of this when its disk breaks
+    put_back(node, backup)
+    run_for(host, node, "4", 7)
+    expected = 1_202_000 + 7 if known else 1000 + 600_000 - lost + 7
+    for _ in range(2):
+        control.open()
+        control.collect()
+        assert control.used() == {WEB: expected} and control.collector.nodes()[0].trouble == ""
+    assert not control.meter.lasts_from_before(host.wall, "blue")
+
+
+def test_a_node_that_is_put_back_twice(two: Two) -> None:
+    host, node, control = two
+    run_for(host, node, "1", 1000)
+    control.collect()
+    backup = copy.deepcopy(node.disk.rows)
+    run_for(host, node, "2", 50)
+    control.collect()
+    put_back(node, backup)
+    run_for(host, node, "3", 400)  # nobody asks this one
+    put_back(node, node.disk.rows)
+    run_for(host, node, "4", 7)
+    control.collect()
+    assert control.used() == {WEB: 1457} and control.collector.nodes()[0].trouble == ""
+
+
+def test_what_was_marked_after_the_last_look_counts_when_it_is_put_back(two: Two) -> None:
+    host, node, control = two
+    node.registry.put_pod(pod("1"))
+    control.collect()
+    host.passes(60_000)
+    node.meter.mark()
+    put_back(node, node.disk.rows)
+    control.collect()
+    assert control.used() == {WEB: 60_000}
+
+
+def test_a_ledger_that_went_back_and_has_grown_since_is_told_of(two: Two) -> None:
+    """By the digest of the entry up to which it was taken over, which is another one now."""
+    host, node, control = two
+    run_for(host, node, "1", 1000)
+    backup = copy.deepcopy(node.disk.rows)
+    run_for(host, node, "2", 2000)
+    control.collect()
+    node.disk = FakeDisk(backup)
+    node.open()
+    for id_ in ("3", "4"):
+        run_for(host, node, id_, 100)
+    control.collect()
+    trouble = control.collector.nodes()[0].trouble
+    assert "another than that of which 2 entries were taken over" in trouble and "hyperd --restore" in trouble
+    assert control.used() == {WEB: 3000}
+    put_back(node, node.disk.rows)  # as the sentence says
+    run_for(host, node, "5", 10)
+    control.collect()
+    assert control.used() == {WEB: 3110}
+
+
+async def test_a_defect_of_one_node_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    host, ledgers = Host(), FakeLedgers()
+    with host.told():
+        node, control = Node(host), Control(ledgers)
+
+        async def odd(after: int) -> LedgerPart:
+            raise ValueError("odd")
+
+        ledgers.nodes |= {"node1": odd, "node2": node.read}
+        run_for(host, node, "1", 1000)
+        await control.collector.collect()
+        assert control.used() == {WEB: 1000}
+        assert control.collector.nodes()[0].trouble == "a defect of this hyperd: ValueError('odd')"
+
+
+async def test_collecting_goes_on_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, ledgers, asked = Host(), FakeLedgers(), asyncio.Event()
+    answers = [ValueError("odd"), KeyError("odd")]
+
+    async def addresses() -> dict[str, str]:
+        if answers:
+            raise answers.pop()
+        asked.set()
+        return {}
+
+    monkeypatch.setattr(ledgers, "addresses", addresses)
+    monkeypatch.setattr(collecting, "_EVERY", 0.001)
+    with host.told():
+        task = asyncio.create_task(Control(ledgers).collector.run())
+        try:
+            await tasks.within(asked.wait(), 20)
+        finally:
+            await tasks.end([task])

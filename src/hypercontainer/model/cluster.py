@@ -29,6 +29,13 @@ def project_of(namespace: str) -> str:
     return found[1] if found else ""
 
 
+class EarlierLedger(Model, frozen=True, kw_only=True):
+    """What a ledger was before it was put back from a backup."""
+
+    ledger: str
+    until: int  # the number of the last entry that both have
+
+
 class LedgerPart(Model, frozen=True, kw_only=True):
     """Entries of a node's ledger that are of projects of another daemon's, in their order."""
 
@@ -37,16 +44,22 @@ class LedgerPart(Model, frozen=True, kw_only=True):
     end: int  # the number of the last entry that there is
     whole: int  # milliseconds since the epoch: what was used before that is in entries up to `end`
     entries: list[Use] = field(default_factory=list)
+    before: str = ""  # the digest of the entry after which was asked; "" where there is none
+    stands: str = ""  # the digest of the entry `last`
+    earlier: list[EarlierLedger] = field(default_factory=list)  # the latest first
 
 
 class Collected(Model, frozen=True, kw_only=True):
-    """How far a ledger is taken over. A row beside what is used now."""
+    """How far a ledger is taken over, or which one is one's own. A row beside what is used now."""
 
     ledger: str
     node: str  # where it was seen last
     cursor: int = 0  # the number of the last entry that was taken over
     whole: int = 0  # as in `LedgerPart`
     seen: int = 0  # milliseconds since the epoch
+    stands: str = ""  # the digest of that entry
+    since: int = 0  # milliseconds since the epoch: what was used before was taken over from an earlier ledger
+    earlier: list[EarlierLedger] = field(default_factory=list)  # of one's own
 
 
 class NodeInfo(Model, frozen=True, kw_only=True):

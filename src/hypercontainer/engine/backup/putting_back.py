@@ -23,7 +23,7 @@ import zstandard
 from ...errors import Conflict, InvalidArgument, Unavailable
 from ...model.base import Model
 from ...model.status import Volume
-from ...state import copy, description
+from ...state import copy, description, ledger_names
 from ...state.database import Database
 from ...state.migrations import SCHEMA
 from ...sys.documents import UNREADABLE
@@ -270,6 +270,7 @@ class _Taking:
         copy.adapt(paths.database, end.gone, before, paths.root)
         database = Database(paths.database)
         try:
+            ledger_names.begin_anew(database)
             volumes = database.volumes()
             for volume in volumes:
                 self._describe_anew(volume)

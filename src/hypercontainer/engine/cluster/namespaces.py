@@ -53,9 +53,11 @@ class Namespaces:
             await tasks.end([listener])
 
     async def _listen(self) -> None:
-        async for event in self._events.follow():
-            if event.type in _TELLING:
-                self._changed.set()
+        while True:
+            async for event in self._events.follow():
+                if event.type in _TELLING:
+                    self._changed.set()
+            self._changed.set()  # more has happened than was read: all is looked at
 
     async def _look_told(self) -> None:
         try:

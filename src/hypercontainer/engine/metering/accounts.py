@@ -33,7 +33,7 @@ from ..tenancy import rights
 from ..tenants import Tenants
 from .billing.bills import Bills, read_month, this_month
 from .billing.enforcement import Enforcement
-from .collecting import Collector, Telling
+from .collecting import Collector
 from .exposition import Balance, PodEgress, expose
 from .intervals import this_month as month_began
 from .measures import Measures
@@ -41,6 +41,7 @@ from .meter import Meter
 from .rights import audited, audits, whose
 from .sources import Sources
 from .sums import By, Sums
+from .telling import Telling
 from .watch import Watch
 
 _GRACE = 60  # seconds that a container is given at most that is stopped for want of credit

@@ -11,70 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable
 
 import msgspec
-from msgspec import UNSET
 from msgspec.structs import replace
 
-from ...cluster.port import PAGE, Ledgers
-from ...errors import Conflict, HyperError, PermissionDenied
+from ...cluster.port import Ledgers
+from ...errors import Conflict, HyperError
 from ...model.cluster import Collected, LedgerPart, NodeInfo
 from ...model.metering import Use
 from ...model.moments import write_moment
 from ...state import changes as rows
-from ...state.journal import Journal
+from ...state.ledger_names import KEY
 from ...sys import tasks
 from ...sys.documents import UNREADABLE
-from ..principal import current
 from .intervals import now
 from .meter import Meter
 
 log = logging.getLogger(__name__)
-_OWN, _OF = "ledger", "ledger:"  # keys of rows beside what is used now
-_EVERY = 60.0  # seconds between two looks at all nodes
-_CUT = 600_000  # milliseconds after which what is used becomes entries, though it goes on
+_OF = f"{KEY}:"  # begins the keys of rows beside what is used now
+_EVERY, _SELDOM = 60.0, 3600.0  # seconds between two looks at all nodes; at most, where one after the other fails
 _GIVEN_UP = 3 * 86_400_000  # milliseconds without an answer, after which no invoice waits for a node any more
 _LONGEST = 300.0  # seconds for all that one node has to tell; the rest is asked for at the next look
+_BACK = ("an older state was put back there by other means than `hyperd --restore`: a backup of it, and that, let what "
+         "comes be collected")  # fmt: skip
 _SURELY = 60.0  # seconds for all nodes, where a project's end waits for them
-
-
-class Telling:
-    """A node's side."""
-
-    def __init__(self, journal: Journal, meter: Meter) -> None:
-        self._journal, self._meter = journal, meter
-        self._name = ""
-
-    def part(self, after: int) -> LedgerPart:
-        """Entries of projects that this daemon does not have; what they use now becomes entries before that.
-
-        :raise PermissionDenied: who asks is a project's. :raise NoSpace: the disk is full.
-        """
-        if current().tenant is not UNSET:
-            raise PermissionDenied("the ledger is the host's, and no project's", hint="ask without a project")
-        self._meter.cut(_CUT)
-        store = self._journal.database
-        found = store.uses_after(after, PAGE)
-        charged = [o for o in self._meter.used_now() if self._meter.is_charged(o)]
-        whole = min((o.since.wall for o in charged), default=now().wall)
-        return LedgerPart(
-            ledger=self.name(), last=found[-1].number if found else after, end=store.last_use(),
-            whole=0 if self._journal.pending else whole,  # what waits for the disk is in no entry yet
-            entries=[u for u in found if u.subject.tenant and not u.subject.payer],
-        )  # fmt: skip
-
-    def name(self) -> str:
-        """Of this ledger. :raise NoSpace: the disk is full."""
-        if not self._name:
-            if kept := self._meter.beside.get(_OWN):
-                self._name = msgspec.json.decode(kept, type=Collected).ledger
-            else:
-                made = Collected(ledger=secrets.token_hex(8), node="")
-                self._journal.write_now(rows.metered(_OWN, made))
-                self._name = made.ledger
-        return self._name
 
 
 class Collector:
@@ -85,6 +46,7 @@ class Collector:
         self._ledgers, self._meter, self._payer, self._own = ledgers, meter, payer, own
         self._known = dict(_read(meter.beside))
         self._of_node: dict[str, str] = {k.node: k.ledger for k in self._known.values()}
+        self._continued: set[str] = set()  # ledgers that are others now: nothing more comes of them
         self._addresses: dict[str, str] = {}
         self._troubles: dict[str, str] = {}
         self._taking = asyncio.Lock()  # two names may lead to one ledger
@@ -92,9 +54,16 @@ class Collector:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        failed = 0
         while True:
-            await self.collect()
-            await asyncio.sleep(_EVERY)
+            try:
+                await self.collect()
+            except Exception:  # invoices are made of what is collected: nothing ends that
+                failed = min(failed + 1, 6)
+                log.exception("what was used on the cluster's nodes cannot be collected; it is tried again")
+            else:
+                failed = 0
+            await asyncio.sleep(min(_EVERY * 2**failed, _SELDOM))
 
     async def collect(self) -> None:
         """Take over what there is; what cannot be is told by `nodes`."""
@@ -126,11 +95,13 @@ class Collector:
                 while await self._take(name, address):
                     continue
             self._troubles.pop(name, None)
-        except (HyperError, TimeoutError) as given:
-            error = given if isinstance(given, HyperError) else f"not all is told within {_LONGEST:g} s"
-            self._troubles[name] = str(error)
-            if before != str(error):
-                log.warning("what was used on the node %s is not known yet: %s", name, error)
+        except Exception as error:  # one node ends no other's
+            why = f"not all is told within {_LONGEST:g} s" if isinstance(error, TimeoutError) else str(error)
+            why = why if isinstance(error, HyperError | TimeoutError) else f"a defect of this hyperd: {error!r}"
+            self._troubles[name] = why
+            if before != why:
+                traced = None if isinstance(error, HyperError | TimeoutError) else error
+                log.warning("what was used on the node %s is not known yet: %s", name, why, exc_info=traced)
 
     async def _take(self, name: str, address: str) -> bool:
         """One part; whether there is more."""
@@ -141,22 +112,42 @@ class Collector:
             if part.ledger == self._own():
                 return False  # this daemon is a node, too
             self._of_node[name] = part.ledger
-            now_known = self._known.get(part.ledger) or Collected(ledger=part.ledger, node=name)
+            self._continued |= {e.ledger for e in part.earlier}
+            now_known = self._known.get(part.ledger) or self._begun(name, part)
             if now_known.cursor != asked:
                 return True  # another ledger than it was, or another name of it
             self._write(replace(now_known, node=name), part)
         return part.last < part.end
 
+    def _begun(self, name: str, part: LedgerPart) -> Collected:
+        """How far a ledger of which nothing was asked yet is taken over: it may have been another one before."""
+        for earlier in part.earlier:
+            if known := self._known.get(earlier.ledger):
+                made = Collected(
+                    ledger=part.ledger, node=name, cursor=min(known.cursor, earlier.until), whole=known.whole,
+                    since=known.whole,
+                )  # fmt: skip
+                self._known[part.ledger] = made  # it is in a row when there is an entry of it
+                return made
+        return Collected(ledger=part.ledger, node=name)
+
     def _write(self, known: Collected, part: LedgerPart) -> None:
         if part.end < known.cursor or part.last < known.cursor:
-            raise Conflict(f"its ledger ends at {part.end}, and {known.cursor} entries of it were taken over",
-                           hint="was an older state put back there?")  # fmt: skip
+            raise Conflict(
+                f"its ledger ends at {part.end}, and {known.cursor} entries of it were taken over", hint=_BACK
+            )
+        if known.stands and part.before != known.stands:
+            raise Conflict(
+                f"its ledger is another than that of which {known.cursor} entries were taken over", hint=_BACK
+            )
         taken = [u for u in part.entries if known.cursor < u.number <= part.last]
         found = replace(
-            known, cursor=part.last, seen=now().wall, whole=part.whole if part.last == part.end else known.whole
+            known, cursor=part.last, seen=now().wall, whole=part.whole if part.last == part.end else known.whole,
+            stands=part.stands,
         )  # fmt: skip
         if part.last > known.cursor or known.ledger not in self._known:
-            self._meter.take(map(self._paid, taken), rows.metered(_OF + known.ledger, found))
+            counted = (later for use in taken if (later := _after(use, known.since)))
+            self._meter.take(map(self._paid, counted), rows.metered(_OF + known.ledger, found))
         self._known[known.ledger] = found
 
     def _paid(self, use: Use) -> Use:
@@ -167,7 +158,7 @@ class Collector:
 
     def _lasts_from_before(self, wall: int) -> bool:
         recent = now().wall - _GIVEN_UP
-        return any(k.whole < wall and k.seen > recent for k in self._known.values())
+        return any(k.whole < wall and k.seen > recent for k in self._known.values() if k.ledger not in self._continued)
 
     def nodes(self) -> list[NodeInfo]:
         """By name."""
@@ -178,6 +169,18 @@ class Collector:
             found.append(NodeInfo(name=name, address=address, ledger=known.ledger, entries=known.cursor,
                                   collected_at=seen, trouble=self._troubles.get(name, "")))  # fmt: skip
         return found
+
+
+def _after(use: Use, since: int) -> Use | None:
+    """What of it was after that moment, in milliseconds since the epoch. Bytes that were sent are not parted."""
+    if use.began >= since:
+        return use
+    left = use.began + use.lasted - since
+    if left <= 0:
+        return None
+    if use.subject.kind == "egress":
+        return use
+    return replace(use, began=since, lasted=left, boot=use.boot + use.lasted - left)
 
 
 def _read(beside: dict[str, bytes]) -> list[tuple[str, Collected]]:

@@ -71,9 +71,11 @@ class Watch:
             await tasks.end([listener])
 
     async def _listen(self) -> None:
-        async for event in self._events.follow():
-            if (event.type, event.action) in _TELLING:
-                self._told.set()
+        while True:
+            async for event in self._events.follow():
+                if (event.type, event.action) in _TELLING:
+                    self._told.set()
+            self._told.set()  # more has happened than was read: all is looked at
 
     async def _calmly(self) -> None:
         self._count_all()
