@@ -216,6 +216,7 @@ enum hp_capability {
 	HP_C_ONLY_GROUPS = 128, /* ONLY_GROUPS */
 	HP_C_FILES = 256,       /* HP_B_FILES; ALL 2 */
 	HP_C_PIDS_OF = 512,     /* PIDS_OF */
+	HP_C_HOLD = 1024,       /* HP_B_HOLD */
 };
 
 enum hp_error {
@@ -248,6 +249,7 @@ enum hp_builtin {
 	HP_B_RELAY = 11, /* ARG: port, timeout in ms: a TCP connection within the pod, its bytes on stdin and stdout */
 	HP_B_SHARE = 12, /* ARG: volume's name, channel (hyperstart/src/port.h) to which its FUSE messages go */
 	HP_B_FILES = 13, /* ARG: verb, path, option: in a container */
+	HP_B_HOLD = 14,  /* ARG: volume's name, and ms: how long stdin may say nothing, how long it lasts at most */
 };
 
 /*
@@ -259,6 +261,12 @@ enum hp_builtin {
  *   rename  PATH NEW
  *   watch   PATH ""|recursive    a directory: "KIND PATH NUL" as it happens: R it is watched, C made or moved here,
  *                                W written, A attributes, M moved away, D removed, O some were lost, E it has gone
+ */
+
+/*
+ * HP_B_HOLD freezes the file system of what HP_B_MOUNT has mounted, says "frozen" and a line break then, and thaws it
+ * when stdin ends: its status is 0. It thaws it by itself when the times are over, with status 3, and when it is
+ * killed.
  */
 
 /*

@@ -53,6 +53,7 @@ const struct builtin *builtin_find(uint64_t number)
 	        [HP_B_RELAY] = {relay_main, 0, NULL, false},
 	        [HP_B_LAYER] = {layer_main, ARCHIVE_READ_CAPS | 1ull << CAP_SYS_ADMIN, ".", false},
 	        [HP_B_SHARE] = {share_main, 0, NULL, true},
+	        [HP_B_HOLD] = {hold_main, 0, NULL, true},
 	        [HP_B_FILES] = {files_main, ARCHIVE_WRITE_CAPS, NULL, false},
 	        [HP_B_FIREWALL] = {firewall_main, 1ull << CAP_NET_ADMIN, NULL, false},
 	};

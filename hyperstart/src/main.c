@@ -59,7 +59,7 @@ static void hello(const struct frame *f, struct error *err)
 	put_u64(b, HP_T_UPTIME_MS, monotonic_ms());
 	put_u64(b, HP_T_CAPABILITIES,
 	        HP_C_FREEZE | HP_C_LIMITS | HP_C_LAYER | HP_C_RELAY | HP_C_FILTER | HP_C_HOOKS | HP_C_FORK |
-	                HP_C_ONLY_GROUPS | HP_C_FILES | HP_C_PIDS_OF);
+	                HP_C_ONLY_GROUPS | HP_C_FILES | HP_C_PIDS_OF | HP_C_HOLD);
 	process_put_all(b);
 	frame_end(b, start);
 }

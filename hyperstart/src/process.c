@@ -172,7 +172,7 @@ static enum pidns_kind pids_of(const struct container *c, const struct process_s
 {
 	if (s->own_pids)
 		return PIDNS_FRESH;
-	if (s->builtin == HP_B_SHARE)
+	if (s->builtin == HP_B_SHARE || s->builtin == HP_B_HOLD) /* no container's processes may end these */
 		return PIDNS_OWN;
 	return (c && !s->builtin) || s->target ? PIDNS_JOIN : PIDNS_POD;
 }

@@ -116,7 +116,7 @@ struct builtin {
 const struct builtin *builtin_find(uint64_t number);
 
 builtin_main volume_mount_main, volume_unmount_main, tcp_main, http_main, firewall_main, diff_main, layer_main,
-        relay_main, share_main, files_main;
+        relay_main, share_main, files_main, hold_main;
 
 /* watch.c: until the directory has gone; an exit status */
 int watch_files(const char *path, bool recursive);

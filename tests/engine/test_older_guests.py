@@ -13,6 +13,7 @@ from hypercontainer.guest.agent import (
     Filters,
     Fork,
     Freeze,
+    HoldVolumes,
     Hooks,
     MakeLayers,
     OnlyGroups,
@@ -41,7 +42,11 @@ from .stage import Stage
         (Capability.ONLY_GROUPS, {OnlyGroups}),
         (Capability.FORK, {Fork}),
         (Capability.PIDS_OF, {PidsOf}),
-        (0xFFFF, {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups, PidsOf}),
+        (Capability.HOLD, {HoldVolumes}),
+        (
+            0xFFFF,
+            {Fork, Freeze, Hooks, UpdateLimits, MakeLayers, Relay, EditFiles, Filters, OnlyGroups, PidsOf, HoldVolumes},
+        ),
     ],
 )
 def test_what_hello_does_not_name_is_refused(act: Any, capabilities: Any, can: set[type]) -> None:

@@ -268,6 +268,17 @@ class EditFiles(Protocol):
 
 
 @runtime_checkable
+class HoldVolumes(Protocol):
+    """A volume's file system takes no writes for a while."""
+
+    def hold_process(self, volume: str, silence: float, limit: float) -> GuestProcess:
+        """Of what the guest calls `volume`: it writes a line when nothing is written any more and all of it is on the
+        disk, and lets it go on at the end of its input, with status 0. It does so by itself, with another one, when its
+        input has said nothing for `silence` seconds, or it lasts for `limit`, and when it is killed.
+        """
+
+
+@runtime_checkable
 class Hooks(Protocol):
     """`start` takes processes with `hooks`, which are run before them."""
 
@@ -310,6 +321,7 @@ _NAMES: dict[type, str] = {
     MakeLayers: "making a layer of a container",
     Relay: "connections to a pod's ports",
     EditFiles: "listing and watching files",
+    HoldVolumes: "freezing a volume's file system",
     Hooks: "hooks in a container",
     Filters: "a seccomp profile of one's own",
     OnlyGroups: "supplementalGroupsPolicy Strict",

@@ -61,6 +61,7 @@ class FakeGuest:
         self.containers: dict[str, FakeContainer] = {}
         self.processes: dict[int, FakeProcess] = {}
         self.volumes: dict[str, str] = {}  # mounted: name -> source
+        self.held: set[str] = set()  # of these, those that are frozen
         self.hostname = ""
         self.interfaces: dict[str, tuple[str, ...]] = {}  # addresses by name
         self.gateways: dict[str, tuple[str, ...]] = {}  # of default routes

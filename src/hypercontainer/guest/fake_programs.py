@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..protocol.constants import Builtin
 from ..protocol.messages import ExitStatus
+from ..sys import tasks
 from .fake_process import FakeContainer, FakeProcess, Program
 
 
@@ -103,6 +104,7 @@ class Files(Protocol):
     """What hyperstart does its own work on."""
 
     volumes: dict[str, str]
+    held: set[str]
     containers: dict[str, FakeContainer]
     failing: dict[Builtin, tuple[int, str]]
     servers: dict[int, Program]
@@ -139,9 +141,30 @@ async def run_builtin(guest: Files, kind: Builtin, process: FakeProcess) -> int:
     elif kind is Builtin.RELAY:
         await process.write(f"connecting to port {process.args[0]} within the pod: Connection refused\n".encode(), 2)
         return 1
+    elif kind is Builtin.HOLD:
+        return await _hold(guest, process)
     elif kind is Builtin.FIREWALL:
         while await process.read():
             pass
+    return 0
+
+
+async def _hold(guest: Files, process: FakeProcess) -> int:
+    name, *times = process.args
+    if name not in guest.volumes:
+        await process.write(b"the volume: No such file or directory\n", 2)
+        return 1
+    silence, limit = (int(ms) / 1000 for ms in times)
+    guest.held.add(name)
+    try:
+        await process.write(b"frozen\n")
+        async with asyncio.timeout(limit):
+            while await tasks.within(process.read(), silence):
+                pass
+    except TimeoutError:
+        return 3
+    finally:
+        guest.held.discard(name)
     return 0
 
 

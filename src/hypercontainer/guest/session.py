@@ -38,6 +38,7 @@ from .agent import (
     Fork,
     Freeze,
     Gone,
+    HoldVolumes,
     Hooks,
     MakeLayers,
     OnlyGroups,
@@ -62,6 +63,7 @@ _FACETS: dict[type, Capability] = {
     MakeLayers: Capability.LAYER,
     Relay: Capability.RELAY,
     EditFiles: Capability.FILES,
+    HoldVolumes: Capability.HOLD,
     Hooks: Capability.HOOKS,
     Filters: Capability.FILTER,
     OnlyGroups: Capability.ONLY_GROUPS,
@@ -187,6 +189,10 @@ class GuestSession(Connection):
 
     def relay_process(self, port: int, timeout: float) -> GuestProcess:
         return GuestProcess(args=(str(port), str(int(timeout * 1000))), builtin=Builtin.RELAY, stdin=True)
+
+    def hold_process(self, volume: str, silence: float, limit: float) -> GuestProcess:
+        times = (str(int(seconds * 1000)) for seconds in (silence, limit))
+        return GuestProcess(args=(volume, *times), builtin=Builtin.HOLD, stdin=True)
 
     # -- processes ------------------------------------------------------------------
 

@@ -168,6 +168,7 @@ class Capability(IntFlag):
     ONLY_GROUPS = 128
     FILES = 256
     PIDS_OF = 512
+    HOLD = 1024
 
 
 class GuestCode(IntEnum):
@@ -205,6 +206,7 @@ class Builtin(IntEnum):
     RELAY = 11
     SHARE = 12
     FILES = 13
+    HOLD = 14
 
 
 GROUP = 2  # value of Tag.ALL: a process's group is signalled
