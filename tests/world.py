@@ -192,7 +192,8 @@ class World:
             yield f"{len(disks)} disks wait for {len(waiting)} machines"
         for path in [*_entries(self.root / "images/staging"), *(self.root / "images/disks").glob("*.tmp")]:
             yield f"{path} is half-made"
-        yield from (f"{path} is half-made" for path in (self.root / "snapshots").glob(".*"))
+        for kept in ("snapshots", "volume-snapshots"):
+            yield from (f"{path} is half-made" for path in (self.root / kept).glob(".*"))
         mounts = Path(f"/proc/{self._daemon or 'self'}/mountinfo").read_text()
         for line in mounts.splitlines() if str(self.root) in mounts or str(self.run) in mounts else ():
             where = line.split()[4]

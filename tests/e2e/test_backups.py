@@ -22,6 +22,7 @@ ASKED: tuple[tuple[str, ...], ...] = (
     ("token", "ls", "--format", "json"),
     ("volume", "inspect", "dir"), ("inspect", "done"), ("logs", "done"),
     ("billing", "prices"), ("billing", "account", "blue"), ("snapshot", "ls", "-q"),
+    ("volume", "snapshot", "inspect", "kept"),
 )  # fmt: skip
 
 
@@ -40,6 +41,7 @@ def fill(daemon: Daemon) -> None:
     daemon.ctl("organisation", "member", "put", "blue", "ann", "--role", "operator")
     daemon.ctl("--project", "web", "token", "create", "ci")
     daemon.ctl("volume", "create", "--size", "64m", "data")
+    daemon.ctl("volume", "snapshot", "create", "-n", "kept", "data")
     daemon.ctl("volume", "create", "--driver", "directory", "dir")
     daemon.ctl("run", "--name", "done", "-v", "dir:/dir", "busybox", "sh", "-c", "echo said; echo kept > /dir/file")
 

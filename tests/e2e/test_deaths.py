@@ -58,6 +58,9 @@ VERBS = {
     "network connect": Verb(("network", "connect", "net", "x"), 18, _POD,
                             (("pod", "rm", "-f", "x"), ("network", "rm", "net"))),
     "ports add": Verb(("ports", "add", "-p", "8081:81", "x"), 9, (_RUN,)),
+    "volume snapshot": Verb(("volume", "snapshot", "create", "-n", "x", "data"), 12,
+                            (("run", "-d", "--name", "x", "-v", "data:/data", "busybox", "sleep", "1000"),),
+                            (("volume", "snapshot", "rm", "x"), *_DATA)),
     "factory warm": Verb(("factory", "warm", "-n", "1", "-m", "SIZE"), 83, tidy=(("factory", "drain"),)),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from hypercontainer.engine.attach.fake import FakePeer
 from hypercontainer.engine.attach.peer import Input, InputEnd, Resize, Said
 from hypercontainer.engine.attach.session import AttachOptions
 from hypercontainer.errors import HyperError
+from hypercontainer.images.progress import Progress
 from hypercontainer.model.factory import WarmRequest
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend, VolumeRequest, VolumeSpec
@@ -28,6 +29,7 @@ from hypercontainer.model.specs import (
     RestartPolicy,
     SecretMount,
 )
+from hypercontainer.model.volume_snapshots import VolumeSnapshotRequest
 
 from .stage import IMAGE, Stage
 
@@ -319,6 +321,15 @@ async def _signalled(s: Stage) -> None:
     await exec_.ended.wait()
 
 
+async def _volume_snapshot(s: Stage) -> None:
+    await s.engine.volume_snapshots.create(VolumeSnapshotRequest(volume="vol", name="shot"), Progress())
+
+
+async def _volume_snapshot_taken(s: Stage) -> None:
+    await volumes(VolumeSpec(name="vol"))(s)
+    await s.call(_volume_snapshot(s))
+
+
 def volumes(*specs: VolumeSpec) -> Act:
     async def before(s: Stage) -> None:
         for one in specs:
@@ -463,6 +474,12 @@ SCENES: dict[str, Scene] = {
     "volume create": Scene(lambda s: s.engine.volumes.create(VolumeSpec(name="v"))),
     "volume rm": Scene(lambda s: s.engine.volumes.remove("v"), volumes(VolumeSpec(name="v"))),
     "volume prune": Scene(lambda s: s.engine.volumes.prune(), volumes(VolumeSpec(driver="directory"), VolumeSpec())),
+    "volume snapshot": Scene(_volume_snapshot, volumes(VolumeSpec(name="vol"))),
+    "volume snapshot of what runs": Scene(_volume_snapshot, runs(mounts=VOLUME)),
+    "volume snapshot rm": Scene(lambda s: s.engine.volume_snapshots.remove("shot"), _volume_snapshot_taken),
+    "volume create from a snapshot": Scene(
+        lambda s: s.engine.volume_snapshots.create_volume(VolumeSpec(name="v", snapshot="shot")), _volume_snapshot_taken
+    ),
     "pod start with dependencies": Scene(_p("start", "pod"), pod(*_CHECKED)),
     "pod create with volumes and secrets": Scene(
         lambda s: s.engine.pods.create(plan(_WITH_ALL, volumes=_DISKS, secrets=_SECRET))

@@ -263,6 +263,7 @@ class Stage:
         for name, pod in records.running.items():
             if name not in machines:
                 found.append(f"pod {pod['name']} has the record of a machine that has ended")
+        found += [f"volume {v} is frozen" for m in machines.values() for v in self.guest(m).held]
         found += self._of_containers(records, machines)
         found += self._of_use(records)
         found += self._of_network(records)

@@ -52,7 +52,7 @@ REST: dict[str, Case] = {
                                           "/pods", "/snapshots", "/volumes", "/networks", "/images", "/tokens",
                                           "/organisations", "/projects", "/sizes", "/quota", "/billing/prices",
                                           "/usage/metrics", "/crons", "/security-groups", "/fips",
-                                          "/deployments")},
+                                          "/deployments", "/volume-snapshots")},
     "GET /usage": Case("organisation", "organisation=KEY"), "GET /usage/check": Case("host"),
     "GET /usage/entries": Case("host"), "GET /cluster/nodes": Case("host"), "GET /cluster/pods": Case("none"),
     "GET /billing/account": Case("organisation", "organisation=KEY"),
@@ -73,9 +73,11 @@ REST: dict[str, Case] = {
     "POST /crons": Case("none", body={"name": "mine", "schedule": "@daily", "container": {"image": "none"}}),
     "POST /security-groups": Case("none", body={"name": "mine"}),
     "POST /deployments": Case("none", body={"name": "mine", "container": {"image": "none"}, "replicas": 0}),
+    "POST /volume-snapshots": Case("volume", body={"volume": "KEY"}),
     "POST /snapshots": Case("pod", body={"pod": "KEY"}),
     "POST /snapshots/import": Case("host"),
-    "POST /volumes": Case("none", body={"name": "mine"}), "POST /networks": Case("none", body={"name": "mine"}),
+    "POST /volumes": Case("volume snapshot", body={"name": "mine", "snapshot": "KEY"}),
+    "POST /networks": Case("none", body={"name": "mine"}),
     "POST /tokens": Case("none", body={"name": "mine", "scopes": ["read"]}),
     "POST /images/pull": Case("none", "name=builtin:nothing"), "GET /images/tags": Case("none", "name=127.0.0.1:1/x"),
     "POST /images/push": Case("image", "name=KEY"), "GET /images/save": Case("image", "names=[%22KEY%22]"),
@@ -164,7 +166,7 @@ KINDS = {
     "volumes": "volume", "networks": "network", "tokens": "token", "organisations": "organisation",
     "projects": "project", "users": "user", "images": "image", "set-aside": "container",
     "billing": "organisation", "crons": "cron", "security-groups": "security group", "fips": "fip",
-    "deployments": "deployment",
+    "deployments": "deployment", "volume-snapshots": "volume snapshot",
 }  # fmt: skip
 
 
@@ -205,6 +207,7 @@ async def fill(c: Cloud) -> Things:
     layout.remove_names([IMAGE])
     network = await made("/networks", {"name": "zulu-net", "labels": {"is": MARK}})
     await made("/volumes", {"name": "zulu-data", "labels": {"is": MARK}})
+    copied = await made("/volume-snapshots", {"volume": "zulu-data", "name": "zulu-copy", "labels": {"is": MARK}})
     mounts = [{"type": "volume", "source": "zulu-data", "target": "/d"}]
     box = await made("/containers", {"image": "zulu-app:1", "name": "zulu-box", "mounts": mounts, "env": [f"A={MARK}"]})
     assert (await c.ask("POST", "/containers/zulu-box/start", project=web)).status == 200
@@ -228,7 +231,7 @@ async def fill(c: Cloud) -> Things:
                   f"zulu-app@{image.digest}"],
         "cron": _named(cron["id"], "zulu-job"), "security group": _named(group["id"], "zulu-group"),
         "fip": [*_named(fip["id"], "zulu-fip"), fip["address"]],
-        "deployment": _named(deployment["id"], "zulu-set"),
+        "deployment": _named(deployment["id"], "zulu-set"), "volume snapshot": _named(copied["id"], "zulu-copy"),
         "organisation": [(await c.ask("GET", "/organisations/blue")).json["id"], "blue"],
         "project": [tenant, "blue/web"], "user": [user["id"], "zulu-user"],
     }  # fmt: skip
@@ -245,6 +248,7 @@ async def fill(c: Cloud) -> Things:
         group["id"],
         fip["id"],
         deployment["id"],
+        copied["id"],
     ]
     return Things(keys, [*ids, image.id.removeprefix("sha256:"), image.digest.removeprefix("sha256:")])
 
@@ -361,6 +365,7 @@ async def everything(c: Cloud) -> list[Any]:
         "/security-groups",
         "/fips",
         "/deployments",
+        "/volume-snapshots",
         "/tokens",
     )
     found = [(await c.ask("GET", path, project="blue/web")).json for path in paths]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
+from hypercontainer.engine.forks.saved import size_of
 from hypercontainer.engine.metering.exposition import expose
 from hypercontainer.engine.metering.measures import Measures
 from hypercontainer.engine.metering.meter import Meter
@@ -579,7 +580,7 @@ def test_what_snapshots_share_on_the_disk_is_told_once(tmp_path: Path) -> None:
         (paths.snapshot(one.id) / "own").write_bytes(b"x" * (2 * MIB))
     (paths.snapshot("first") / "shared").write_bytes(b"x" * (8 * MIB))
     (paths.snapshot("second") / "shared").hardlink_to(paths.snapshot("first") / "shared")
-    look = Measures(paths, mock.Mock(), mock.Mock(), lambda: saved, sources)
+    look = Measures(mock.Mock(), mock.Mock(), lambda: saved, lambda id_: size_of(paths.snapshot(id_)), sources)
     assert [s.amount for s in look._measure(saved, [])] == [6, 6]  # 12 MiB are there
     (paths.snapshot("second") / "shared").unlink()
     assert [s.amount for s in look._measure(saved, [])] == [10, 2]

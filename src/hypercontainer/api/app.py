@@ -37,6 +37,7 @@ from . import (
     system,
     tenancy,
     tokens,
+    volume_snapshots,
     volumes,
 )
 from .openapi import document
@@ -51,6 +52,7 @@ ROUTES = [
     *forwards.routes.all,
     *snapshots.routes.all,
     *volumes.routes.all,
+    *volume_snapshots.routes.all,
     *networks.routes.all,
     *images.routes.all,
     *builds.routes.all,

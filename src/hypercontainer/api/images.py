@@ -3,11 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
 import msgspec
 from aiohttp import web
 
@@ -25,9 +20,9 @@ from ..model.images import HistoryEntry, Image, LoadedImage, RemovedImage
 from ..model.reference import parse_reference, parse_source
 from ..serving.streaming import send_tar
 from ..sys.documents import UNREADABLE
-from .router import Context, Routes, error_body
+from .progress import send_progress
+from .router import Context, Routes
 
-T = TypeVar("T")
 routes = Routes()
 _PRUNE = ("dangling", "until", "label")
 
@@ -55,34 +50,7 @@ async def pull(c: Context) -> web.StreamResponse:
     def last(pulled: StoredImage) -> object:
         return {"image": pulled.id, "digest": pulled.digest, "name": progress.name}
 
-    return await _progress(c, progress, image, last)
-
-
-async def _progress(
-    c: Context, progress: Progress, work: Awaitable[T], last: Callable[[T], object]
-) -> web.StreamResponse:
-    """Tell of work line by line; its result, or what went wrong, is the last line."""
-    task = asyncio.ensure_future(work)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(c.request)
-
-    async def line(document: object) -> None:
-        with contextlib.suppress(ConnectionError):
-            await response.write(msgspec.json.encode(document) + b"\n")
-
-    try:
-        async for update in progress.listen():
-            await line(update)
-        done = await task
-    except asyncio.CancelledError:  # the client has gone
-        task.cancel()
-        raise
-    except Exception as error:
-        await line({"error": error_body(error)})
-    else:
-        await line(last(done))
-    await response.write_eof()
-    return response
+    return await send_progress(c, progress, image, last)
 
 
 @routes.get("/images/tags", query={"name": "repository, without a tag"}, scope="operate")
@@ -110,7 +78,7 @@ async def push(c: Context) -> web.StreamResponse:
         c.engine.image_events.tell("push", image, name)
         return {"digest": pushed.digest, "size": pushed.size}
 
-    return await _progress(c, progress, work(), last)
+    return await send_progress(c, progress, work(), last)
 
 
 @routes.get(
@@ -158,7 +126,7 @@ async def load(c: Context) -> web.StreamResponse:
             ]
         }
 
-    return await _progress(c, progress, work(), last)
+    return await send_progress(c, progress, work(), last)
 
 
 @routes.post(

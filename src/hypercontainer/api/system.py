@@ -42,7 +42,7 @@ async def disk_usage(c: Context) -> DiskUsage:
     cache = await c.engine.builds.cache.measure()
     return msgspec.structs.replace(
         await c.engine.usage.measure(), build_cache=cache, snapshots=c.engine.snapshots.all(),
-        suspended=c.engine.suspensions.usage(),
+        volume_snapshots=c.engine.volume_snapshots.all(), suspended=c.engine.suspensions.usage(),
     )  # fmt: skip
 
 

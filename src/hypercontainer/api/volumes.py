@@ -14,8 +14,8 @@ routes = Routes()
 
 @routes.post("/volumes", body=VolumeSpec, status=201)
 async def create(c: Context) -> Volume:
-    """Create a named volume."""
-    return await c.engine.volumes.create(await c.body(VolumeSpec))
+    """Create a named volume, empty, or as a snapshot of one."""
+    return await c.engine.volume_snapshots.create_volume(await c.body(VolumeSpec))
 
 
 @routes.get("/volumes", query={"filters": f"JSON object of lists: {', '.join(VOLUME_FILTERS)}"})

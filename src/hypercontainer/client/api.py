@@ -45,10 +45,11 @@ class Client:
         self.open(method, route, query, body=b"" if body is None else msgspec.json.encode(body)).read()
 
     def lines(
-        self, method: str, route: str, query: Query | None = None, headers: dict[str, str] | None = None
-    ) -> Iterator[Any]:
+        self, method: str, route: str, query: Query | None = None, headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Iterator[Any]:  # fmt: skip
         """An answer of one JSON document per line."""
-        for line in self.open(method, route, query, headers=headers).lines():
+        for line in self.open(method, route, query, headers=headers, body=body).lines():
             if line:
                 yield msgspec.json.decode(line)
 

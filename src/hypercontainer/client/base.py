@@ -87,6 +87,11 @@ def exec_route(id_: str, suffix: str = "") -> str:
     return f"/execs/{_quoted(id_)}{suffix}"
 
 
+def volume_snapshot_route(key: str) -> str:
+    """Of a snapshot of a volume, by its name or id."""
+    return f"/volume-snapshots/{_quoted(key)}"
+
+
 def snapshot_route(key: str, suffix: str = "") -> str:
     """Of a saved pod, by its name or id."""
     return f"/snapshots/{_quoted(key)}{suffix}"

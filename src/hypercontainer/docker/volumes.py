@@ -92,7 +92,8 @@ async def inspect(c: Call) -> Volume:
 @routes.post("/volumes/create", status=201)
 async def create(c: Call) -> Volume:
     """One that is there already and is the same is given back."""
-    made = await c.engine.volumes.create(specification(await c.body(CreateVolume, empty=CreateVolume())))
+    spec = specification(await c.body(CreateVolume, empty=CreateVolume()))
+    made = await c.engine.volume_snapshots.create_volume(spec)
     return view(await c.engine.volumes.info(made))
 
 
@@ -119,10 +120,12 @@ def specification(asked: CreateVolume) -> VolumeSpec:
             fields["fstype"] = value
         elif key == "format" and value in ("raw", "qcow2"):
             fields["format"] = value
+        elif key == "snapshot" and value:
+            fields["snapshot"] = value
         elif key != "type" or value not in ("directory", "block"):
             raise InvalidArgument(
                 f'create {asked.name}: invalid option: "{key}"',
-                hint=f"not {key}={value}: volumes have size=, type=ext4|xfs|directory and format=raw|qcow2",
+                hint=f"not {key}={value}: volumes have size=, type=ext4|xfs|directory, format=raw|qcow2 and snapshot=",
             )
     if shared and fields:
         raise InvalidArgument(f"a volume that is a directory has no {', '.join(fields)}")

@@ -46,6 +46,7 @@ class Engine(Wired):
         leftovers.put_aside_undriven(self.registry, self.drivers)
         await self.networks.open()
         await self.snapshots.open()
+        await self.volume_snapshots.open()
         await self.suspensions.open()
         await leftovers.end_unknown(paths, self.drivers, self.registry)
         for vm in [p.vm for p in self.registry.pods() if p.vm]:
@@ -179,6 +180,7 @@ class Engine(Wired):
             *await self._network.checks(),
             *self._groups.checks(),
             *self.snapshots.checks(),
+            *self.volume_snapshots.checks(),
             *(self.audit.checks() if self.audit else []),
             *(
                 Check(name="log", status="warn", found=f"{what} does not work: {why}", hint=_COPY)

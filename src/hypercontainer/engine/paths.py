@@ -29,6 +29,7 @@ _OF_ROOT = (
     "cache",
     "waiting",
     "snapshots",
+    "volume-snapshots",
 )
 _OF_RUN = ("pods", SOCKET)
 MACHINES_OF_OURS = ("pool-", "make-", "probe")  # what names of machines' directories begin with that are no pod's
@@ -92,6 +93,11 @@ class Paths:
     def project_volumes(self) -> list[Path]:
         """The directories in which those of projects are."""
         return sorted(self.volumes.glob(f"{_OF_PROJECT}*"))
+
+    @property
+    def volume_snapshots(self) -> Path:
+        """Volumes as they were."""
+        return self.root / "volume-snapshots"
 
     def pod(self, id_: str) -> Path:
         """What belongs to the pod rather than to one of its containers; may not exist."""

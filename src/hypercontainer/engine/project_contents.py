@@ -19,6 +19,7 @@ from .naming import Named, is_system
 from .networks import Networks
 from .principal import asked_by
 from .registry import Registry
+from .volume_snapshots import VolumeSnapshots
 from .volumes import Volumes
 
 _CLEARING = "hyperd"  # the principal that takes away what people did not make
@@ -30,6 +31,7 @@ class ProjectContents:
 
     registry: Registry
     snapshots: PodSnapshots
+    volume_snapshots: VolumeSnapshots
     images: ImageStore
     networks: Networks
     volumes: Volumes
@@ -49,6 +51,7 @@ class ProjectContents:
             "volumes": (v for v in registry.volumes() if everything or v.name != VOLUME),
             "networks": (n for n in registry.networks() if everything or n.name != DEFAULT_NETWORK),
             "snapshots": self.snapshots.documents(),
+            "volume snapshots": self.volume_snapshots.documents(),
             "security groups": registry.groups.all(),
             "deployments": self.deployments.records(),
             "cron jobs": self.crons.records(),

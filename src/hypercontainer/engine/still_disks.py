@@ -6,8 +6,9 @@ What its guest had not written by then is not in them, as after a power cut: the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,21 @@ from .sandboxes import Sandboxes
 
 _WAIT = 60.0  # seconds for a pod that begins, ends, or is saved
 Copies = Mapping[Path, Path]  # a disk -> its copy, which is not there yet
+Copying = Callable[[Copies], Awaitable[None]]
+# What has a pod that runs, or a part of it, stand still until it is undone.
+Stop = Callable[[Pod, Runtime, contextlib.AsyncExitStack], Awaitable[None]]
+
+
+async def stop(pod: Pod, runtime: Runtime, undo: contextlib.AsyncExitStack) -> None:
+    """All of its machine. :raise Unsupported: its driver cannot."""
+    machine = require(runtime.machine, facets.Pause)
+
+    async def go_on() -> None:
+        with contextlib.suppress(HyperError):  # its end: whoever watches over it tells
+            await tasks.to_the_end(machine.resume())
+
+    undo.push_async_callback(go_on)
+    await machine.pause()
 
 
 class StillDisks:
@@ -48,25 +64,30 @@ class StillDisks:
     async def _copy(self, pod_id: str, copies: Copies) -> None:
         while True:
             changed = self._registry.changed
-            if await self._copied(pod_id, copies):
+            if await self.copied(pod_id, copies):
                 return
             await changed.wait()
 
-    async def _copied(self, pod_id: str, copies: Copies) -> bool:
-        """False while it is neither up nor down."""
+    async def copied(self, pod_id: str, copies: Copies, stop: Stop = stop, copying: Copying | None = None) -> bool:
+        """False while it is neither up nor down; raises what `stop`, what it undoes, and `copying` do."""
+        copying = copying or _copy_all
         runtime = self._sandboxes.runtime(pod_id)
         if runtime and self._sandboxes.is_up(pod_id):
-            return await self._copied_running(pod_id, copies)
+            return await self._copied_running(pod_id, copies, stop, copying)
         if runtime and self._is_paused(pod_id):
             async with runtime.saving:  # nobody lets it go on
                 if not self._is_paused(pod_id):
                     return False
-                await _copy_all(copies)
+                await copying(copies)
                 return True
         if not self._is_down(pod_id):
             return False
-        await _copy_all(copies)
+        await copying(copies)
         return self._is_down(pod_id)
+
+    def has_machine(self, pod_id: str) -> bool:
+        """Whether its disks may be written to, or are about to be."""
+        return not self._is_down(pod_id)
 
     def _is_paused(self, pod_id: str) -> bool:
         return self._registry.has_pod(pod_id) and self._registry.known_pod(pod_id).status is PodStatus.PAUSED
@@ -74,38 +95,31 @@ class StillDisks:
     def _is_down(self, pod_id: str) -> bool:
         return not self._sandboxes.has_machine(pod_id) or self._sandboxes.is_suspended(pod_id)
 
-    async def _copied_running(self, pod_id: str, copies: Copies) -> bool:
+    async def _copied_running(self, pod_id: str, copies: Copies, stop: Stop, copying: Copying) -> bool:
         done = False
 
         async def work(runtime: Runtime) -> None:
             nonlocal done
-            async with runtime.saving, contextlib.AsyncExitStack() as undo:
+            async with runtime.saving:
                 pod = self._registry.known_pod(pod_id)
                 # Should the daemon die meanwhile, the next one lets it go on.
                 self._registry.put_pod(record(pod, runtime))
-                await self._stop(pod, runtime, undo)
-                await _copy_all(copies)
+                async with contextlib.AsyncExitStack() as undo:
+                    await stop(pod, runtime, undo)
+                    await copying(copies)
                 done = True
 
         try:
             await self._sandboxes.sandbox(pod_id).ask(Work(work))
+        except asyncio.CancelledError:
+            if tasks.cancelled():
+                raise  # else the machine is ended, whoever uses it
         except NoSpace:
             raise
         except HyperError:
             if not done and self._sandboxes.is_up(pod_id):
                 raise  # else it has come to its end, or is being suspended, and is looked at anew
         return done
-
-    @staticmethod
-    async def _stop(pod: Pod, runtime: Runtime, undo: contextlib.AsyncExitStack) -> None:
-        machine = require(runtime.machine, facets.Pause)
-
-        async def go_on() -> None:
-            with contextlib.suppress(HyperError):  # its end: whoever watches over it tells
-                await tasks.to_the_end(machine.resume())
-
-        undo.push_async_callback(go_on)
-        await machine.pause()
 
 
 async def _copy_all(copies: Copies) -> None:

@@ -77,8 +77,9 @@ class Volumes:
 
     # -- named ones -----------------------------------------------------------------
 
-    async def create(self, spec: VolumeSpec) -> Volume:
-        """One that exists already and is the same is returned, as Docker does.
+    async def create(self, spec: VolumeSpec, copy: Callable[[Path], None] | None = None) -> Volume:
+        """One that exists already and is the same is returned, as Docker does; never where `copy` makes its file, which
+        blocks.
 
         :raise Conflict: when it exists and is another.
         """
@@ -86,12 +87,12 @@ class Volumes:
         _check_name(name)
         async with self._creating:
             if have := self._registry.find_volume(name):
-                if have.driver != (spec.driver or have.driver) or (spec.size and have.size != spec.size):
+                if copy or have.driver != (spec.driver or have.driver) or (spec.size and have.size != spec.size):
                     raise Conflict(
                         f"volume {name} exists and is different", hint="choose another name, or remove it first"
                     )
                 return have
-            volume = await self._make_admitted(name, msgspec.structs.replace(spec, driver=self._driver(spec)))
+            volume = await self._make_admitted(name, msgspec.structs.replace(spec, driver=self._driver(spec)), copy)
         self._events.publish("volume", "create", name, tenant=volume.tenant, driver=volume.driver)
         return volume
 

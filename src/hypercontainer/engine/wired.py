@@ -81,6 +81,8 @@ from .trees import Trees
 from .updates import Updates
 from .usage import Usage
 from .user_numbers import UserNumbers
+from .volume_copies import VolumeCopies
+from .volume_snapshots import VolumeSnapshots
 from .volumes import Volumes
 
 
@@ -122,7 +124,8 @@ class Wired:
         self.containers = Containers(paths, self.registry, sandboxes, creation, self.events, self._log_sinks)
         pod_creation = PodCreation(self.registry, self.images, self.containers, placement, self.volumes, made.secrets)
         self.pods = Pods(self.registry, sandboxes, self.containers, network, pod_creation, self.events)
-        fingerprints = self._assemble_snapshots(made, placement)
+        still = StillDisks(self.registry, sandboxes)
+        fingerprints = self._assemble_snapshots(made, placement, still)
         self.security_groups = SecurityGroups(self.registry, network, self.events)
         self.services = Services(self.registry, sandboxes.changing)
         self.execs = Execs(self.registry, self.containers, self.events)
@@ -137,7 +140,6 @@ class Wired:
         self.monitor = Monitor(self.registry, self.containers, sandboxes, network)
         self.forwards = Forwards(self.registry, sandboxes)
         self.trees = Trees(self.registry, self.containers)
-        still = StillDisks(self.registry, sandboxes)
         self.backups = Backups(paths, self.registry, sandboxes, still)
         self._assemble_workloads()
         self._assemble_watches(made, fingerprints)
@@ -153,7 +155,7 @@ class Wired:
         self.deployments = Deployments(self.registry, self.networks, self.events)
         self.keeper = Keeper(self.deployments, self.registry, self.containers, self._network)
 
-    def _assemble_snapshots(self, made: Machinery, placement: Placement) -> Fingerprints:
+    def _assemble_snapshots(self, made: Machinery, placement: Placement, still: StillDisks) -> Fingerprints:
         settings, paths, network, sandboxes = self.settings, self.settings.paths, made.network, made.sandboxes
         fingerprints = Fingerprints(self.drivers, self._boot)
         taking = Taking(self.registry, self.drivers, made.disks, network, made.secrets, fingerprints)
@@ -168,8 +170,11 @@ class Wired:
             settings.log.max_size or settings.log_size, settings.log.max_files or settings.log_files,
         )  # fmt: skip
         self.registry.quotas.limits = Limits(settings.quotas, self.tenants)
-        self.registry.quotas.snapshots = self.snapshots.documents
-        self.registry.quotas.snapshot_bytes = lambda id_: size_of(paths.snapshot(id_))
+        self.volume_snapshots = ours = VolumeSnapshots(
+            paths, self.registry, self.volumes, self.events, VolumeCopies(self.registry, still)
+        )
+        self.registry.quotas.snapshots = lambda: [*self.snapshots.documents(), *ours.documents()]
+        self.registry.quotas.snapshot_bytes = lambda id_: ours.size_of(id_) or size_of(paths.snapshot(id_))
         self.registry.quotas.image_bytes = lambda: sum(i.size for i in self.images.describe_all())
         return fingerprints
 
@@ -181,6 +186,7 @@ class Wired:
         self.tenants.contents = ProjectContents(
             self.registry,
             self.snapshots,
+            self.volume_snapshots,
             self.images,
             self.networks,
             self.volumes,
@@ -199,7 +205,7 @@ class Wired:
         doorbells = Doorbells(network, made.sandboxes.is_up)
         self.lifetimes = Lifetimes(self.pods, self.containers, made.sandboxes, self.execs, self.suspensions, doorbells)
         self.containers.wake, self.containers.rouse_pod = self.suspensions.wake, self.lifetimes.rouse
-        self.accounts = Accounts(self.settings, self.registry, self.images, self.snapshots, self.tenants, self.events)
+        self.accounts = Accounts(self.settings, self.registry, self.images, self.tenants, self.events)
         made.bring_up.make_room, made.bring_up.ending = doorbells.close, self.accounts.ending
         self.accounts.enforce(self.suspensions, self.pods, self.containers)
         self._assemble_cluster()

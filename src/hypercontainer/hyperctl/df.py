@@ -58,6 +58,8 @@ def summary(usage: DiskUsage) -> list[dict[str, str]]:
     idle = [v for v in usage.volumes if not v.used_by]
     kept = sum(s.size for s in usage.snapshots)
     rows = [_row("Snapshots", len(usage.snapshots), 0, kept, kept)] if usage.snapshots else []
+    copied = sum(s.disk_usage for s in usage.volume_snapshots)
+    rows += [_row("Volume Snapshots", len(usage.volume_snapshots), 0, copied, copied)] if usage.volume_snapshots else []
     asleep = len(usage.suspended)
     rows += [_row("Suspended Pods", asleep, asleep, sum(s.size for s in usage.suspended), 0)] if asleep else []
     return [
@@ -111,6 +113,10 @@ def _verbose(usage: DiskUsage) -> None:
     if usage.snapshots:
         print("\nSnapshots space usage:\n")
         print_table(["SNAPSHOT NAME", "POD", "SIZE"], [[s.name, s.pod, format_size(s.size)] for s in usage.snapshots])
+    if usage.volume_snapshots:
+        print("\nVolume snapshots space usage:\n")
+        print_table(["SNAPSHOT NAME", "VOLUME", "SIZE"],
+                    [[s.name, s.volume, format_size(s.disk_usage)] for s in usage.volume_snapshots])  # fmt: skip
     if usage.suspended:
         print("\nSuspended pods space usage:\n")
         print_table(["POD", "SIZE"], [[s.pod, format_size(s.size)] for s in usage.suspended])

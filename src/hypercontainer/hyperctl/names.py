@@ -25,6 +25,7 @@ _ROUTES = {
     "sg": "/security-groups",
     "fip": "/fips",
     "deployment": "/deployments",
+    "volume_snapshot": "/volume-snapshots",
 }
 # Names of arguments -> the kinds that they take.
 _KINDS = {
@@ -41,6 +42,7 @@ _KINDS = {
     "snapshot": ("snapshot",),
     "snapshots": ("snapshot",),
     "member": ("user",),
+    "volume_snapshots": ("volume_snapshot",),
 }
 # Of groups whose argument is a plain NAME.
 _GROUPS = {"volume": "volume", "network": "network", "image": "image", "context": "context",
@@ -101,7 +103,7 @@ def complete_names(command: click.Command, group: str = "") -> None:
     for option in command.params:
         if isinstance(option, click.Option) and option.name == "platform":
             option._custom_shell_complete = _platforms
-    for argument in command.params if command.name != "create" else []:
+    for argument in command.params if command.name != "create" or group == "snapshot" else []:
         if not isinstance(argument, click.Argument) or argument._custom_shell_complete is not None:
             continue
         kinds = _ANY.get(command.name or "") if not group else None
@@ -114,6 +116,11 @@ def complete_names(command: click.Command, group: str = "") -> None:
             argument._custom_shell_complete = _completer(kinds)
         elif argument.name == "limits":
             argument._custom_shell_complete = _quotas
+
+
+def complete_kind(kind: str) -> Any:
+    """For an option that takes one of them."""
+    return _completer((kind,))
 
 
 def _platforms(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -18,9 +18,11 @@ from ..model.thing_filters import VOLUME_FILTERS, VOLUME_PRUNE_FILTERS
 from ..model.units import format_age, format_size, parse_size
 from .container_view import describe_labels
 from .context import client, confirm, for_each
+from .names import complete_kind
 from .options import pairs
 from .output import show, show_details
 from .standard import print_made
+from .volume_snapshots import snapshot
 
 
 @click.group()
@@ -50,6 +52,8 @@ def volume_route(name: str) -> str:
 @click.option(
     "-o", "--opt", multiple=True, metavar="size|fstype|format=VALUE", help="The same, as Docker writes driver options."
 )
+@click.option("--from", "source", default="", metavar="SNAPSHOT", shell_complete=complete_kind("volume_snapshot"),
+              help="Begin as a snapshot of a volume was (`hyperctl volume snapshot`).")  # fmt: skip
 def create(
     name: str,
     driver: Literal["block", "directory"] | None,
@@ -58,6 +62,7 @@ def create(
     image_format: str,
     label: tuple[str, ...],
     opt: tuple[str, ...],
+    source: str,
 ) -> None:
     """Create a volume and print its name."""
     options = {"size": size, "fstype": fstype, "format": image_format}
@@ -74,6 +79,7 @@ def create(
         size=parse_size(options["size"]) if options["size"] else 0,
         format=options["format"],
         labels=labels,
+        snapshot=source,
     )
     print_made(client().call(Volume, "POST", "/volumes", body=spec).name, "the volume")
 
@@ -148,3 +154,6 @@ def prune(everything: bool, force: bool, filters: tuple[str, ...]) -> None:
     for name in done.removed:
         print(name)
     print(f"Total reclaimed space: {format_size(done.freed)}")
+
+
+volume.add_command(snapshot)

@@ -123,6 +123,7 @@ class VolumeSpec(Model, frozen=True, kw_only=True):
     format: str = "raw"
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)  # Docker's, that the rest of this was made of: for people
+    snapshot: str = ""  # name or id of the volume's snapshot that it begins as; "": it is empty
 
 
 class PodSpec(Model, frozen=True, kw_only=True):

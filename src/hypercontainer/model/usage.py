@@ -9,6 +9,7 @@ from .base import Model
 from .images import Image
 from .snapshots import SnapshotInfo
 from .status import VolumeInfo
+from .volume_snapshots import VolumeSnapshot
 
 
 class ImageUsage(Model, frozen=True, kw_only=True):
@@ -65,5 +66,6 @@ class DiskUsage(Model, frozen=True, kw_only=True):
     containers: list[ContainerUsage] = field(default_factory=list)
     volumes: list[VolumeInfo] = field(default_factory=list)
     snapshots: list[SnapshotInfo] = field(default_factory=list)
+    volume_snapshots: list[VolumeSnapshot] = field(default_factory=list)
     suspended: list[SuspendedUsage] = field(default_factory=list)
     build_cache: BuildCacheUsage = BuildCacheUsage()

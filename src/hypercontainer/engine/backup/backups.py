@@ -29,6 +29,7 @@ from .archive import MANIFEST, Manifest, Writer
 log = logging.getLogger(__name__)
 PARTS = ("images", "snapshots", "volumes")  # what may be left out
 _PASSING = "backup-"
+_TREES = ("images", "snapshots", "volume-snapshots")
 _MADE_AGAIN = ("disks", "staging", "pushed")  # of images
 
 
@@ -75,7 +76,7 @@ class Backups:
         async for piece in _threaded(writer.document(MANIFEST, manifest)):
             yield piece
         instead = {self._paths.database: place / "state.db"}
-        tops = ["state.db", "keys", *(t for t in ("images", "snapshots") if t not in manifest.without)]
+        tops = ["state.db", "keys", *(t for t in _TREES if t.removeprefix("volume-") not in manifest.without)]
         for top in tops:
             async for piece in _threaded(writer.tree(root / top, top, instead, self._is_left_out)):
                 yield piece
@@ -94,8 +95,9 @@ class Backups:
 
     def _is_left_out(self, path: Path) -> bool:
         """What is made again, and what is under way; a snapshot's or volume's name has no dot there."""
-        images, hidden = self._paths.images, path.name.startswith(".")
-        return (path.parent == images and path.name in _MADE_AGAIN) or (path.parent == self._paths.snapshots and hidden)
+        images, snapshots = self._paths.images, (self._paths.snapshots, self._paths.volume_snapshots)
+        made_again = path.parent == images and path.name in _MADE_AGAIN
+        return made_again or (path.parent in snapshots and path.name.startswith("."))
 
     async def _of_pod(
         self, writer: Writer, pod: Pod, place: Path, done: set[Path], without: Collection[str]

@@ -34,7 +34,7 @@ from .archive import END, FORMAT, MANIFEST, XATTR, Digest, End, Manifest, Parts
 
 MARK = "restoring"
 _LOCK = "hyperd.lock"
-_TOPS = ("state.db", "keys", "images", "snapshots", "containers", "pods", "volumes")
+_TOPS = ("state.db", "keys", "images", "snapshots", "volume-snapshots", "containers", "pods", "volumes")
 _CHUNK, _DOCUMENT_MAX = 1 << 20, 64 << 20  # bytes
 _NO_PLACE = (errno.ELOOP, errno.ENOTDIR, errno.ENAMETOOLONG)  # below a link, or a file; a name that no system takes
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -22,7 +22,6 @@ from ...sys import tasks
 from ..containers import Containers
 from ..events import Events
 from ..forks.saved import size_of
-from ..forks.snapshots import PodSnapshots
 from ..forks.suspensions import Suspensions
 from ..metered import Metered
 from ..pods import Pods
@@ -51,9 +50,8 @@ class Accounts:
     """What is used, and was."""
 
     def __init__(
-        self, settings: Settings, registry: Registry, images: ImageStore, snapshots: PodSnapshots, tenants: Tenants,
-        events: Events,
-    ) -> None:  # fmt: skip
+        self, settings: Settings, registry: Registry, images: ImageStore, tenants: Tenants, events: Events
+    ) -> None:
         self._paths = paths = settings.paths
         self._registry = registry
         self._tenants = tenants
@@ -65,9 +63,9 @@ class Accounts:
         self.meter = Meter(registry.journal, sources)
         registry.meter = self.meter
         self.sums = Sums(registry.journal.database, self.meter, tenants.name)
-        self._watch = Watch(
-            self.meter, Measures(paths, registry, images, snapshots.documents, sources), registry, events, sources
-        )
+        quotas = registry.quotas
+        measures = Measures(registry, images, quotas.snapshots, quotas.snapshot_bytes, sources)
+        self._watch = Watch(self.meter, measures, registry, events, sources)
         self.ending = self._watch.ending
         self.bills = Bills(registry.journal, tenants, self.meter, self.sums)
         self.enforcement = Enforcement(self.bills, tenants, registry, events)

@@ -16,8 +16,6 @@ from ...model.metering import Subject, mib
 from ...model.principal import Principal, Tenant
 from ...model.status import Pod, Volume
 from ...sys.trees import disk_usage
-from ..forks.saved import size_of
-from ..paths import Paths
 from ..principal import asked_by
 from ..registry import Registry
 from .sources import Sources
@@ -43,10 +41,11 @@ class Measures:
     """Looks at the disk, off the loop."""
 
     def __init__(
-        self, paths: Paths, registry: Registry, images: ImageStore, snapshots: Callable[[], Iterable[Saved]],
-        sources: Sources,
+        self, registry: Registry, images: ImageStore, snapshots: Callable[[], Iterable[Saved]],
+        size_of: Callable[[str], int], sources: Sources,
     ) -> None:  # fmt: skip
-        self._paths = paths
+        """`size_of` is for ids of `snapshots`, which are of pods and of volumes: bytes on the disk."""
+        self._size_of = size_of
         self._registry = registry
         self._images = images
         self._snapshots = snapshots
@@ -66,7 +65,7 @@ class Measures:
     def _measure(self, snapshots: list[Saved], volumes: list[Volume]) -> list[Subject]:
         found = []
         for s in snapshots:
-            amount = mib(size_of(self._paths.snapshot(s.id)))
+            amount = mib(self._size_of(s.id))
             found.append(self._sources.subject("snapshot", s.id, s.name, s.tenant, amount=amount))
         for v in volumes:
             amount = mib(disk_usage(Path(v.path)))

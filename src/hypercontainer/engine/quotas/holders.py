@@ -21,11 +21,15 @@ class Owned(Protocol):
 
 
 class Snapshot(Owned, Protocol):
-    """One that is kept."""
+    """One that is kept, of a pod or of a volume."""
 
     @property
     def id(self) -> str:
         """By which it is found on the disk."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
 
 
 class Holder(NamedTuple):

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""volume snapshot: volumes as they were at one instant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from ..client.base import raise_known, volume_snapshot_route
+from ..errors import Unavailable
+from ..model.ids import short
+from ..model.units import format_age, format_size
+from ..model.volume_snapshots import VolumeSnapshot, VolumeSnapshotRequest
+from .byte_progress import Bar
+from .context import client, for_each
+from .options import pairs
+from .output import show, show_details
+from .standard import print_made
+
+_NAMES = click.argument("volume_snapshots", metavar="SNAPSHOTS...", nargs=-1, required=True)
+_ROUTE = "/volume-snapshots"
+
+
+@click.group()
+def snapshot() -> None:
+    """Volumes as they were at one instant; `volume create --from` makes volumes of them."""
+
+
+@snapshot.command()
+@click.option("-n", "--name", default="", help="Name of the snapshot [default: the volume's, and some digits].")
+@click.option("-l", "--label", multiple=True, metavar="NAME=VALUE", help="Set a label.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.argument("volume")
+def create(name: str, label: tuple[str, ...], quiet: bool, volume: str) -> None:
+    """Keep a volume as it is now, and print the snapshot's id; pods that have it go on.
+
+    The file system of a volume that a running pod has takes no writes while its disk is copied: at once where the host
+    has reflinks (XFS, Btrfs), else as long as its data takes. Volumes that are directories have no snapshots.
+    """
+    request = VolumeSnapshotRequest(volume=volume, name=name, labels=pairs(label, "label", need_value=False))
+    last: dict[str, Any] = {}
+    with Bar(f"copying {volume}", quiet=quiet) as bar:
+        for last in client().lines("POST", _ROUTE, {"progress": True}, body=msgspec.json.encode(request)):
+            bar.update(last.get("current", 0), last.get("total") or None)
+    if "error" in last:
+        raise_known(last["error"])
+    if "snapshot" not in last:
+        raise Unavailable("hyperd closed the connection", hint="see its log, and try again")
+    print_made(str(last["snapshot"]["id"]), "the snapshot")
+
+
+@snapshot.command(name="ls")
+@click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
+def list_(quiet: bool, format_: str) -> None:
+    """List snapshots of volumes, newest first."""
+    found = client().call(list[VolumeSnapshot], "GET", _ROUTE)
+    if quiet:
+        for s in found:
+            print(s.name)
+        return
+    show(
+        found, format_, ["SNAPSHOT ID", "NAME", "VOLUME", "CREATED", "SIZE", "USED", "MANNER"],
+        lambda s: [short(s.id), s.name, s.volume, f"{format_age(s.created_at)} ago", format_size(s.size),
+                   format_size(s.disk_usage), s.manner],
+    )  # fmt: skip
+
+
+snapshot.add_command(list_, "list")
+
+
+@snapshot.command()
+@click.option("-f", "--format", "format_", default="", metavar="json|TEMPLATE", help="How to print.")
+@_NAMES
+def inspect(volume_snapshots: tuple[str, ...], format_: str) -> None:
+    """Show all about snapshots of volumes, as JSON."""
+    c = client()
+    show_details([c.call(VolumeSnapshot, "GET", volume_snapshot_route(name)) for name in volume_snapshots], format_)
+
+
+@snapshot.command()
+@_NAMES
+def rm(volume_snapshots: tuple[str, ...]) -> int:
+    """Remove snapshots of volumes; volumes that were made of them have their own."""
+    c = client()
+    return for_each(volume_snapshots, lambda name: c.do("DELETE", volume_snapshot_route(name)))
