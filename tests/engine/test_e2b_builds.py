@@ -299,6 +299,29 @@ async def test_builds_of_one_name_are_nobody_elses(template: Path, monkeypatch: 
         account.check()
 
 
+async def test_an_upload_that_its_build_does_not_wait_for() -> None:
+    kept, began, go = uploads.Uploads(), asyncio.Event(), asyncio.Event()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+        began.set()
+        await go.wait()
+
+    async def one() -> AsyncIterator[bytes]:
+        yield b"y"
+
+    sending = asyncio.create_task(kept.take("mine", "a", content(), 10))
+    async with asyncio.timeout(SECONDS):
+        await began.wait()
+        kept.drop("mine")
+        await kept.take("mine", "b", one(), 10)  # of the next build
+        go.set()
+        await sending
+    assert list(kept.of("mine")) == ["b"] and len(kept._sizes) == 1
+    kept.drop("mine")
+    assert not kept._sizes
+
+
 async def test_so_many_builds_at_once(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builds, "_OPEN_MAX", 3)
     monkeypatch.setattr(builds, "_KEPT_MAX", 2)
@@ -319,6 +342,7 @@ async def test_so_many_builds_at_once(template: Path, monkeypatch: pytest.Monkey
         ({"name": "Base"}, "no template's name"),
         ({"name": "base"}, "no template's name"),
         ({"name": "a/b"}, "no template's name"),
+        ({"name": "f" * 32}, "no template's name"),
         ({"name": "a:b:c"}, "no template's name"),
         ({}, "no template's name"),
         ({"name": "a", "tags": ["x y"]}, "tags are a list"),

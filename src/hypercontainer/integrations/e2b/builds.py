@@ -243,7 +243,8 @@ class Builds:
         own = build.template
         sandbox = await AsyncSandbox.create(
             image, cpus=own.cpus or None, memory=own.memory << 20 or None, labels={MADE_FOR: "e2b-build"},
-            ttl=LIMIT, host=self._host, spec=ContainerSpec(image="", pull="never" if below else "missing"),
+            ttl=LIMIT, host=self._host, timeout=LIMIT,
+            spec=ContainerSpec(image="", pull="never" if below else "missing"),
         )  # fmt: skip
         async with sandbox:
             steps = Steps(self._api, sandbox, self.uploads.of(build.name), below.env if below else {}, build.say)

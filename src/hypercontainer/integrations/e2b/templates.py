@@ -13,6 +13,7 @@ import msgspec
 from ...errors import Conflict, InvalidArgument, NotFound
 from ...model.images import Image
 from ...sdk.api import Api
+from .terms import is_snapshot
 
 LABEL = "io.hypercontainer.e2b.template"
 DEFAULT_TAG = "default"
@@ -45,7 +46,8 @@ class Found(NamedTuple):
 def split_name(text: Any) -> tuple[str, str]:
     """NAME[:TAG] as a name and a tag, "" for none. :raise InvalidArgument: it is something else."""
     name, colon, tag = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if not _NAME.fullmatch(name) or name in _RESERVED or (colon and not _TAG.fullmatch(tag)):
+    wrong = name in _RESERVED or is_snapshot(name) or (colon and not _TAG.fullmatch(tag))
+    if wrong or not _NAME.fullmatch(name):
         raise InvalidArgument(
             f"{text!r} is no template's name", hint="it has small letters, digits, `-`, `_` and `.`, and may have a tag"
         )

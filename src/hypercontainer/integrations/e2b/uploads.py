@@ -47,7 +47,7 @@ class Uploads:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                 raise NoSpace("the server's disk is full, through which files go") from None
             raise
-        if template not in self._files:  # its build has ended meanwhile
+        if self._files.get(template) is not own:  # its build has ended meanwhile
             self._close(file)
             return
         before, own[hash_] = own.get(hash_), file
