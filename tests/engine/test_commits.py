@@ -21,6 +21,7 @@ from hypercontainer.model.images import CommitRequest
 from hypercontainer.model.specs import ContainerSpec, HealthCheck, Mount, PortMapping
 from hypercontainer.model.status import Container, Process
 from hypercontainer.protocol.constants import Builtin, Capability, Type
+from hypercontainer.sdk import AsyncSandbox
 
 from .served import Served, served
 from .test_image_verbs import ctl
@@ -70,6 +71,20 @@ async def test_an_image_of_a_container(template: Path, tmp_path: Path) -> None:
         (line,) = [x for x in told.splitlines() if x.startswith("commit ")]
         assert json.loads(line.partition(" ")[2])["imageRef"] == "example.org/x:2"
         await ctl(s, "run", "-d", "--name", "b", "--entrypoint", "sleep", "example.org/x:2", "100000")
+
+
+async def test_an_image_of_a_sandbox_is_none_itself(template: Path, tmp_path: Path) -> None:
+    """Nor is who runs an image that says so."""
+    async with served(template, own_images=True) as s:
+        await start(
+            s, tmp_path, "-l", "mine=1", "-l", "io.hypercontainer.sandbox=sdk", "-l", "io.hypercontainer.e2b={}"
+        )
+        await ctl(s, "commit", "a", "x")
+        assert stored(s, "x")["config"]["Labels"] == {"of": "base", "mine": "1"}
+        await ctl(s, "commit", "-c", "LABEL io.hypercontainer.sandbox=sdk", "a", "y")
+        await ctl(s, "run", "-d", "--name", "b", "y", "sleep", "100000")
+        assert [line.split()[1] for line in (await ctl(s, "sandbox", "ls")).splitlines()[1:]] == ["a"]
+        assert [sandbox.name for sandbox in await AsyncSandbox.list(host=str(s.path))] == ["a"]
 
 
 async def test_the_name_goes_to_the_last_one(template: Path, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from .principal import current
 _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 
 
+OWN_LABELS = "io.hypercontainer."  # what labels begin with that say what a container is to this product
 # A container of the daemon's own has it, with what it is for.
-SYSTEM_LABEL = "io.hypercontainer.system"
+SYSTEM_LABEL = f"{OWN_LABELS}system"
 
 
 def is_system(container: Container) -> bool:

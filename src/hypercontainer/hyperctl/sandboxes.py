@@ -44,7 +44,8 @@ def list_(quiet: bool, format_: str) -> None:
     """List sandboxes, newest first; also those that were kept when they ended."""
     c = client()
     query: Query = {"all": True, "filters": encode_filters({"label": [LABEL]})}
-    found = c.call(list[Container], "GET", "/containers", query)
+    # The filter is Docker's, which takes an image's labels for its containers'.
+    found = [x for x in c.call(list[Container], "GET", "/containers", query) if LABEL in x.spec.labels]
     if quiet and not format_:
         for each in found:
             print(short(each.id))

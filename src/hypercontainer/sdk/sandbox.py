@@ -106,7 +106,8 @@ class AsyncSandbox(Bounded):
         wanted = [LABEL, *(f"{k}={v}" for k, v in (labels or {}).items())]
         query: Query = {"all": True, "filters": msgspec.json.encode({"label": wanted}).decode()}
         call = api.call(list[Container], "GET", "/containers", query)
-        return [cls(api, c) for c in await within(api, "", Deadline(timeout), "the list of sandboxes", call)]
+        found = await within(api, "", Deadline(timeout), "the list of sandboxes", call)
+        return [cls(api, c) for c in found if LABEL in c.spec.labels]  # the filter takes an image's labels, too
 
     @classmethod
     async def restore(
