@@ -91,9 +91,12 @@ def site(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         },
     }  # fmt: skip
     (home / "policy.json").write_text(json.dumps(policy))
+    strict = {"default": [{"type": "reject"}], "transports": {"docker": {registry.address: signed}}}
+    (home / "strict.json").write_text(json.dumps(strict))
     config = home / "hyperd.toml"
     config.write_text(
         f'image_policy = "{home}/policy.json"\nimage_signatures = "{home}/registries.d"\nfactory = false\n'
+        f'image_policies = {{strict = "{home}/strict.json"}}\n'
     )
     make = Maker(home / "layout")
     layout = make.image(make.layer(iter([END])))
@@ -192,6 +195,29 @@ def test_what_the_policy_does_not_name_is_refused_and_digests_are_kept(site: Sit
     wrong = site.pull(f"{repository}@sha256:{'0' * 64}")
     assert wrong.returncode == 1 and "no such image or tag" in wrong.stderr
     assert site.daemon.ctl("inspect", f"{repository}@{digest}", check=False).returncode == 0
+
+
+def test_a_project_may_take_other_images_than_the_host(site: Site) -> None:
+    ctl, bare = site.daemon.ctl, site.push("any/bare:1")
+    good = site.push("any/good:1", "--sign-by", "ours@example.org")
+    ctl("organisation", "create", "blue")
+    for project in ("web", "db"):
+        ctl("project", "create", project, "--organisation", "blue")
+    ctl("project", "restrict", "web", "--signatures", "strict")
+    assert ctl("pull", "-q", bare).returncode == 0 == ctl("--project", "db", "pull", "-q", bare).returncode
+    refused = ctl("--project", "web", "pull", "-q", bare, check=False)
+    assert refused.returncode == 1 and "the image policy refuses it: " in refused.stderr, refused.stderr
+    assert ctl("--project", "web", "pull", "-q", good).returncode == 0
+    archive = site.home / "archive"
+    ctl("--project", "db", "save", "-o", archive, bare)
+    refused = ctl("--project", "web", "load", "-q", "-i", archive, check=False)
+    assert refused.returncode == 1 and "it accepts nothing unsigned by" in refused.stderr, refused.stderr
+    listed = site.daemon.out("--project", "web", "images")
+    assert "any/good" in listed and "any/bare" not in listed
+    unknown = ctl("project", "restrict", "web", "--signatures", "none", check=False)
+    assert unknown.returncode == 1 and "hyperd's configuration has no 'none' in `image_policies`" in unknown.stderr
+    ctl("project", "restrict", "web")
+    assert ctl("--project", "web", "pull", "-q", bare).returncode == 0
 
 
 def test_a_policy_that_is_none_ends_the_start(site: Site, tmp_path: Path) -> None:

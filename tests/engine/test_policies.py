@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from hypercontainer.images.trust import Trust
+
 from .stage import IMAGE
 from .test_tenancy import cloud
 
@@ -63,6 +65,33 @@ async def test_what_a_policy_allows_and_whom_it_concerns(template: Path) -> None
         assert (await c.ask("POST", "/containers", BOX | {"name": "b"}, project="db")).status == 201
         bad = await c.ask("PUT", "/projects/db/policy", {"isolation": "none"})
         assert bad.status == 400 and "isolation" in bad.json["message"]
+
+
+async def test_files_of_the_host_may_be_nobodys(template: Path, tmp_path: Path) -> None:
+    """Members have none anyway; the host's administrator has them where the project's policy does."""
+    bind = BOX | {"mounts": [{"type": "bind", "source": str(tmp_path), "target": "/d"}]}
+    pod = {"id": "p", "containers": [BOX], "volumes": [{"name": "v", "source": str(tmp_path)}]}
+    async with cloud(template) as c:
+        await c.give_image("db")
+        token = await c.token("db", "operate")
+        assert "takes the scope `host`" in (await c.ask("POST", "/containers", bind, token=token)).json["message"]
+        assert (await c.ask("PUT", "/projects/db/policy", {"hostPaths": False})).status == 200
+        for path, body in (("/containers", bind), ("/containers", BOX | {"log": {"path": "/x"}}), ("/pods", pod)):
+            got = await c.ask("POST", path, body, project="db")
+            assert got.status == 403 and "the project's policy (hostPaths) does not allow" in got.json["message"]
+        assert (await c.ask("POST", "/containers", BOX, project="db")).status == 201
+
+
+async def test_whose_images_are_taken_is_of_the_configuration(template: Path) -> None:
+    trusts = {"strict": Trust("/strict.json")}
+    async with cloud(template, own_images=True, trusts=trusts) as c:
+        unknown = await c.ask("PUT", "/projects/db/policy", {"signatures": "other"})
+        assert unknown.status == 400 and "no 'other' in `image_policies`" in unknown.json["message"]
+        assert (await c.ask("PUT", "/projects/db/policy", {"signatures": "strict"})).status == 200
+        trusts.clear()
+        got = await c.ask("POST", "/images/import?name=x", project="db")
+        assert b"hyperd's configuration has none of this name" in got.body, got.body
+        assert (await c.ask("POST", "/images/pull?name=builtin:busybox", project="blue/web")).status == 200
 
 
 async def test_a_process_gets_no_more_than_its_container_may_have(template: Path) -> None:

@@ -298,7 +298,7 @@ async def test_limits_and_policies_hold_for_archives(tmp_path: Path) -> None:
         await load(tight, data)
     policy = tmp_path / "policy.json"
     policy.write_text('{"default": [{"type": "reject"}]}')
-    strict = ImageStore(tmp_path / "c", trust=Trust(str(policy)))
+    strict = ImageStore(tmp_path / "c", trust=lambda: Trust(str(policy)))
     strict.open()
     for work in (
         load(strict, data),

@@ -34,17 +34,23 @@ def require_host(what: str) -> None:
         raise PermissionDenied(f"{what} takes the scope `host`, which {current().name} does not have")
 
 
+def _require_path(what: str) -> None:
+    """:raise PermissionDenied: who asks may have no file of this host, or the project's policy has none."""
+    require_host(what)
+    policies.check_host_path(what)
+
+
 def check_container(spec: ContainerSpec) -> None:
     """:raise PermissionDenied: it would have more of this host than who asks may, or a policy refuses it."""
     policies.check_container(spec)
     for mount in spec.mounts:
         if mount.type == "bind":
-            require_host(f"the path {mount.source} of this host")
+            _require_path(f"the path {mount.source} of this host")
     if spec.rootfs:
-        require_host(f"the directory {spec.rootfs} of this host")
+        _require_path(f"the directory {spec.rootfs} of this host")
     _check_devices(spec.devices)
     if spec.log.path:
-        require_host("a log file at a path of this host")
+        _require_path("a log file at a path of this host")
     if spec.log.driver in _LOGS_OF_HOST:
         require_host(f"the log driver {spec.log.driver}")
     _check_networks([spec.network, *(n.name for n in spec.networks)])
@@ -69,12 +75,12 @@ def check_saved(pod: Pod, containers: Iterable[Container]) -> None:
     _check_pod(pod.spec)
     for volume in pod.volumes:
         if volume.kind == "disk" and not (volume.named or volume.anonymous):
-            require_host(f"volume {volume.name}: the path {volume.source} of this host")
+            _require_path(f"volume {volume.name}: the path {volume.source} of this host")
 
 
 def _check_volume(volume: VolumeRequest) -> None:
     if volume.source.startswith(("/", "file://")) and volume.format not in ("nas", "rbd", "volume", "tmpfs"):
-        require_host(f"volume {volume.name}: the path {volume.source} of this host")
+        _require_path(f"volume {volume.name}: the path {volume.source} of this host")
     if volume.format == "rbd" or volume.monitors:
         require_host(f"volume {volume.name}: rbd, which this host connects to,")
 
@@ -105,7 +111,7 @@ def check_files(uris: Iterable[str]) -> None:
     :raise PermissionDenied: who asks may not have this host read or fetch it.
     """
     for uri in uris:
-        require_host(f"{uri}, which this host reads or fetches,")
+        _require_path(f"{uri}, which this host reads or fetches,")
 
 
 def check_source(transport: str) -> None:

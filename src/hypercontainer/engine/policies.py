@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from ..errors import PermissionDenied
+from ..errors import PermissionDenied, Unavailable
+from ..images.trust import Trust
 from ..model.pods import PodSpec
 from ..model.policy import Policy
 from ..model.reference import Source, parse_reference
@@ -36,6 +37,24 @@ def check_pulled(source: Source) -> None:
     name = parse_reference(source.location).full if source.transport == "docker" else ""
     if not any(name and fnmatchcase(name, pattern) for pattern in allowed):
         raise _refused(f"the image {name or source.location}", f"images: {', '.join(allowed) or 'none'}")
+
+
+def trust(own: Trust, named: Mapping[str, Trust]) -> Trust:
+    """Whose images are taken of who asks: the host's `own`, or that of the project's policy.
+
+    :raise Unavailable: hyperd's configuration does not have it any more.
+    """
+    name = _policy().signatures
+    if name and name not in named:
+        raise Unavailable(f"the project's policy asks for images that {name!r} of `image_policies` takes, and hyperd's "
+                          "configuration has none of this name", hint="the administrator puts it back")  # fmt: skip
+    return named[name] if name else own
+
+
+def check_host_path(what: str) -> None:
+    """:raise PermissionDenied: the policy has nothing of the host's files."""
+    if not _policy().host_paths:
+        raise _refused(what, "hostPaths")
 
 
 def check_brought() -> None:

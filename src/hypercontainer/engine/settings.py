@@ -45,6 +45,7 @@ class Settings:
     events: EventLimits = field(default_factory=EventLimits)
     audit: AuditSettings | None = None
     trust: Trust = field(default_factory=Trust)  # whose images are taken
+    trusts: Mapping[str, Trust] = field(default_factory=dict)  # of projects whose policy names one
     builder: BuilderSettings = field(default_factory=BuilderSettings)  # what builds images
     egress_networks: tuple[AnyNetwork, ...] = ()  # not public ones, in which hosts of egress policies may lie
     sizes: Mapping[str, Size] = field(default_factory=lambda: SIZES)

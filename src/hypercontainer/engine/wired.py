@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..hypervisor.drivers import Drivers
 from ..images.skopeo import Wall
 from ..images.store import ImageStore
+from ..images.trust import Trust
 from ..jail.control_groups import ControlGroups, NoGroups
 from ..kernel.locate import Kernel
 from ..model.principal import Tenant
@@ -109,7 +110,7 @@ class Wired:
         self.tokens = Tokens(self.registry.journal, self.events, self.tenants)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,
-            trust=settings.trust, wall=self._wall, tenant=names_of, admits=self._admit_image,
+            trust=self._trust, wall=self._wall, tenant=names_of, admits=self._admit_image,
         )  # fmt: skip
         ground = Ground(settings, drivers, boot, self.registry, self._allotments, self.images, self.events)
         made = assemble(ground, backends(self.registry, settings) if backends else of_host(ground))
@@ -195,7 +196,7 @@ class Wired:
             self.fips,
             self.deployments,
         )
-        self.tenancy = tenancy(self.tenants, self.tokens, self.events)
+        self.tenancy = tenancy(self.tenants, self.tokens, self.events, self.settings.trusts)
 
     def _assemble_watches(self, made: Machinery, fingerprints: Fingerprints) -> None:
         paths, network = self.settings.paths, made.network
@@ -235,6 +236,10 @@ class Wired:
     def _admit_image(self) -> None:
         policies.check_brought()
         self.registry.quotas.check(Amounts(image_disk=1))
+
+    def _trust(self) -> Trust:
+        """Of who asks."""
+        return policies.trust(self.settings.trust, self.settings.trusts)
 
     def _wall(self) -> Wall | None:
         """For who asks: one who may not have this host's own addresses does not get them by way of a registry."""

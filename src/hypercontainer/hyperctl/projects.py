@@ -73,20 +73,24 @@ def rename(name: str, new: str) -> None:
 @project.command()
 @click.option("--image", "images", multiple=True, metavar="PATTERN",
               help="Names in full that may be pulled, with *: registry.example.org/team/*; none: all.")  # fmt: skip
+@click.option("--signatures", default="", metavar="NAME",
+              help="Only images that this one of hyperd's `image_policies` takes [default: as the host].")  # fmt: skip
 @click.option("--no-builds", is_flag=True, help="No images that are built, committed, loaded or imported.")
 @click.option("--no-privileged", is_flag=True, help="No privileged containers.")
+@click.option("--no-host-paths", is_flag=True, help="No files of the host, whoever asks.")
 @click.option("--capability", "capabilities", multiple=True, metavar="NAME",
               help="Those that may be added, NONE for none [default: all].")  # fmt: skip
 @click.option("--driver", "drivers", multiple=True, metavar="NAME", help="Hypervisors [default: all].")
 @click.option("--fresh", is_flag=True, help="Only machines that share no memory with others from their start.")
 @click.argument("name")
 def restrict(
-    name: str, images: tuple[str, ...], no_builds: bool, no_privileged: bool, capabilities: tuple[str, ...],
-    drivers: tuple[str, ...], fresh: bool,
+    name: str, images: tuple[str, ...], signatures: str, no_builds: bool, no_privileged: bool, no_host_paths: bool,
+    capabilities: tuple[str, ...], drivers: tuple[str, ...], fresh: bool,
 ) -> None:  # fmt: skip
     """Say what a project's containers may be, in place of what was said before; without options, anything."""
     policy = Policy(
-        images=list(images) or None, builds=not no_builds, privileged=not no_privileged,
+        images=list(images) or None, signatures=signatures, builds=not no_builds, privileged=not no_privileged,
+        host_paths=not no_host_paths,
         capabilities=[c for c in capabilities if c.upper() != "NONE"] if capabilities else None,
         drivers=list(drivers) or None, isolation="fresh" if fresh else "default",
     )  # fmt: skip

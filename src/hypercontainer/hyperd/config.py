@@ -114,6 +114,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     insecure_registries: list[str] = []
     builder: BuilderConfig = msgspec.field(default_factory=BuilderConfig)
     image_policy: str = ""  # containers-policy.json(5); "": this host's
+    image_policies: dict[str, str] = {}  # names -> files as `image_policy`, for projects
     image_signatures: str = ""  # a directory, containers-registries.d(5); "": this host's
     image_size: str = f"{Limits.size >> 30}g"  # of an image's files, and of its uncompressed layers
     image_files: Annotated[int, Meta(ge=1)] = Limits.files
@@ -245,17 +246,17 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     def trust(self) -> Trust:
         """:raise InvalidArgument: a policy that is not there, or is none: it must not be one that accepts all."""
         if self.image_policy:
-            try:
-                found = json.loads(Path(self.image_policy).read_bytes())
-            except (OSError, ValueError) as error:
-                raise InvalidArgument(f"image_policy {self.image_policy} cannot be read: {error}") from error
-            if not isinstance(found, dict) or "default" not in found:
-                raise InvalidArgument(
-                    f"image_policy {self.image_policy} has no `default`", hint="see containers-policy.json(5)"
-                )
+            _check_image_policy("image_policy", self.image_policy)
         if self.image_signatures and not Path(self.image_signatures).is_dir():
             raise InvalidArgument(f"image_signatures {self.image_signatures} is no directory")
         return Trust(self.image_policy, self.image_signatures)
+
+    @property
+    def trusts(self) -> dict[str, Trust]:
+        """Of projects whose policy names one. Raises as `trust`."""
+        for name, file in self.image_policies.items():
+            _check_image_policy(f"image_policies: {name}:", file)
+        return {name: Trust(file, self.image_signatures) for name, file in self.image_policies.items()}
 
     @property
     def audit(self) -> AuditSettings | None:
@@ -266,6 +267,16 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def scratch_bytes(self) -> int:
         return self._size("scratch_size")
+
+
+def _check_image_policy(what: str, file: str) -> None:
+    """:raise InvalidArgument: it is not there, or is none."""
+    try:
+        found = json.loads(Path(file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise InvalidArgument(f"{what} {file} cannot be read: {error}") from error
+    if not isinstance(found, dict) or "default" not in found:
+        raise InvalidArgument(f"{what} {file} has no `default`", hint="see containers-policy.json(5)")
 
 
 def load(file: Path | None, overrides: dict[str, Any]) -> Config:
@@ -300,6 +311,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.socket_bits,
             config.audit,
             config.trust,
+            config.trusts,
             quota_config.sizes(config.sizes),
             quota_config.quotas(config.quotas),
             config.builder.settings(config.insecure_registries),

@@ -125,6 +125,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
         cluster=config.cluster.ports() if config.cluster else None,
         audit=config.audit,
         trust=config.trust,
+        trusts=config.trusts,
         builder=config.builder.settings(config.insecure_registries),
         egress_networks=config.opened_networks,
         fips=config.fips.settings(),

@@ -57,7 +57,7 @@ class Loader:
 
     def __init__(
         self, layout: Layout, staging: Path, disks: DiskBuilder, limits: Limits,
-        collect: Callable[[], Awaitable[object]], trust: Trust,
+        collect: Callable[[], Awaitable[object]], trust: Callable[[], Trust],
         admits: Callable[[], None],
     ) -> None:  # fmt: skip
         """`collect` removes blobs of no image; `admits` raises for who may bring none."""
@@ -95,7 +95,7 @@ class Loader:
             shared = self._layout.layers() if shares else {}
             with open(plain, "rb") as file, self._layout.blobs.lease({d.digest for d in shared.values()}):
                 bundle = Bundle(file.fileno(), os.fstat(file.fileno()).st_size, table, self._layout.blobs, shared)
-                self._trust.require(bundle.kind, "the archive")
+                self._trust().require(bundle.kind, "the archive")
                 progress.update("", "Reading")
                 found = await tasks.in_thread(lambda: _told("the archive", bundle.take))
                 return [await self.finish(each, progress, wanted) for each in found]
@@ -104,7 +104,7 @@ class Loader:
 
     async def _load_appc(self, plain: Path, directory: Path, progress: Progress) -> Loaded:
         """An App Container image; what it depends on is in the store, or told."""
-        self._trust.require("tarball", "the archive")
+        self._trust().require("tarball", "the archive")
         progress.update("", "Reading")
         text, layer = await appc_parts(plain, "the archive", directory, self._limits)
         needed = {d.digest for d in self._layout.layers().values()}
@@ -125,7 +125,7 @@ class Loader:
         name = tag_of(reference)
         wanted = parse_platform(platform)
         config = apply_changes({}, changes)
-        self._trust.require("tarball", "the archive")
+        self._trust().require("tarball", "the archive")
 
         async def work(directory: Path) -> Loaded:
             path = await self.receive(body, directory / "archive", "the archive")

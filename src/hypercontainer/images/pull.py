@@ -85,7 +85,7 @@ class Puller:
         limits: Limits,
         insecure: frozenset[str],
         collect: Callable[[], Awaitable[object]],
-        trust: Trust,
+        trust: Callable[[], Trust],
         wall: Callable[[], Wall | None],
     ) -> None:
         """`collect` removes blobs of no image."""
@@ -107,7 +107,7 @@ class Puller:
         """
         source = parse_source(text)
         wanted = parse_platform(platform)
-        access = Access(self._insecure, auth, self._trust, self._wall())
+        access = Access(self._insecure, auth, self._trust(), self._wall())
         key = (skopeo.spelled(source), f"{wanted} {auth}", access.wall is None, self._layout.tenant() or "")
         pull = self._pulls.get(key)
         if pull is None or pull.task.cancelling():

@@ -64,11 +64,12 @@ class ImageStore:
 
     def __init__(
         self, root: Path, *, insecure: frozenset[str] = frozenset(), in_use: InUse = dict, limits: Limits | None = None,
-        trust: Trust | None = None, wall: Callable[[], Wall | None] = lambda: None,
+        trust: Callable[[], Trust] = Trust, wall: Callable[[], Wall | None] = lambda: None,
         tenant: Callable[[], str | None] = lambda: "", admits: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """`tenant` says whose names are meant, as `Layout` takes it; `admits` raises for who may bring none but by
-        pulls; `wall` is asked for each caller: what keeps its registries from this host's own addresses; None: nothing.
+        pulls; `trust` says of each caller whose images are taken;
+        `wall` is asked for each caller: what keeps its registries from this host's own addresses; None: nothing.
         """
         limits = limits or Limits()
         self._layout = Layout(root, tenant)
@@ -76,10 +77,8 @@ class ImageStore:
         self._disk_directory = root / "disks"
         self._waste = Waste(self._staging)
         self._disks = DiskBuilder(self._layout, self._disk_directory, limits)
-        self._puller = Puller(
-            self._layout, self._staging, self._disks, limits, insecure, self._tidied, trust or Trust(), wall
-        )
-        self.loader = Loader(self._layout, self._staging, self._disks, limits, self._tidied, trust or Trust(), admits)
+        self._puller = Puller(self._layout, self._staging, self._disks, limits, insecure, self._tidied, trust, wall)
+        self.loader = Loader(self._layout, self._staging, self._disks, limits, self._tidied, trust, admits)
         self.committer = Committer(self._layout, self.loader)
         self.registries = Registries(insecure, self._staging, wall)
         self.in_use = in_use

@@ -9,6 +9,7 @@ logins          who somebody is of whom an identity provider tells
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..events import Events
@@ -32,13 +33,13 @@ class Tenancy:
     logins: Logins
 
 
-def tenancy(tenants: Tenants, tokens: Tokens, events: Events) -> Tenancy:
-    """All of it, over these records."""
+def tenancy(tenants: Tenants, tokens: Tokens, events: Events, signatures: Collection[str]) -> Tenancy:
+    """All of it, over these records; `signatures` are those that a project's policy may name."""
     organisations, users = Organisations(tenants, tokens, events), Users(tenants, tokens, events)
     return Tenancy(
         Entry(tenants),
         organisations,
-        Projects(tenants, tokens, events),
+        Projects(tenants, tokens, events, signatures),
         users,
         Logins(tenants, tokens, organisations, users),
     )

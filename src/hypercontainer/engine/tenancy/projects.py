@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 
 import msgspec
 
@@ -22,8 +23,9 @@ from . import rights
 class Projects:
     """Made, renamed and removed by an owner of their organisation, or the administrator."""
 
-    def __init__(self, tenants: Tenants, tokens: Tokens, events: Events) -> None:
+    def __init__(self, tenants: Tenants, tokens: Tokens, events: Events, signatures: Collection[str]) -> None:
         self._tenants, self._tokens, self._events = tenants, tokens, events
+        self._signatures = signatures
 
     def create(self, request: ProjectRequest) -> ProjectInfo:
         """:raise NotFound: no such organisation. :raise PermissionDenied: that is for its owners.
@@ -80,8 +82,14 @@ class Projects:
         """Say what its containers may be; those that are there stay, and start.
 
         :raise NotFound: there is none that one sees. :raise NoSpace: the disk is full.
+        :raise InvalidArgument: it asks for signatures of which the configuration knows nothing.
         """
-        return self._changed(msgspec.structs.replace(rights.project(self._tenants, key), policy=policy), "restrict")
+        found = rights.project(self._tenants, key)
+        if policy.signatures and policy.signatures not in self._signatures:
+            known = ", ".join(sorted(self._signatures)) or "none"
+            raise InvalidArgument(f"hyperd's configuration has no {policy.signatures!r} in `image_policies`",
+                                  hint=f"it has: {known}")  # fmt: skip
+        return self._changed(msgspec.structs.replace(found, policy=policy), "restrict")
 
     async def remove(self, key: str) -> ProjectInfo:
         """With its tokens, images' names, builder and default network.
