@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from hypercontainer.engine import audit as module
 from hypercontainer.engine.audit import AuditLog, AuditSettings
@@ -76,6 +77,27 @@ async def test_a_stream_is_in_it_from_its_begin_on(template: Path, tmp_path: Pat
         await until(lambda: len(lines(path)) == 2)
         begin, end = lines(path)
         assert (begin["request"], "end") == (end["request"], end["phase"])
+
+
+def test_what_is_rotated_while_it_is_read_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once or twice: a file that has been read has the name of an older one then."""
+    path = tmp_path / "audit.log"
+    log, latest = AuditLog(AuditSettings(path, 100, 9), Events()), module._latest
+    for number in range(4):
+        log.write(entry(number))
+    number, rotations = 4, [1, 0, 2, 0, 0, 0, 0, 0, 0]
+
+    def read(*of: Any) -> list[AuditEntry]:
+        nonlocal number
+        found = latest(*of)
+        for _ in range(rotations.pop(0)):
+            log.write(entry(number))
+            number += 1
+        return found
+
+    monkeypatch.setattr(module, "_latest", read)
+    assert [e.request for e in log.read(UNSET, 100)] == ["3", "2", "1", "0"]
+    log.close()
 
 
 def test_it_is_rotated_and_goes_on_where_it_was(tmp_path: Path) -> None:

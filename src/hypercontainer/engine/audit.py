@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -140,10 +141,14 @@ class AuditLog:
         path = self._settings.path
         names = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, self._settings.files))]
         found: list[AuditEntry] = []
+        seen: set[tuple[int, int]] = set()  # files, whose names become those of older ones when the log is rotated
         for name in names:
             if len(found) < limit:
-                with contextlib.suppress(FileNotFoundError):  # so many there are not, or it was rotated just now
-                    found += _latest(name, project, limit - len(found))
+                with contextlib.suppress(FileNotFoundError), open(name, "rb") as lines:  # fewer there are, or just now
+                    about = os.fstat(lines.fileno())
+                    if (about.st_dev, about.st_ino) not in seen:
+                        seen.add((about.st_dev, about.st_ino))
+                        found += _latest(lines, project, limit - len(found))
         return found
 
     def state(self) -> str:
@@ -174,14 +179,13 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _latest(path: Path, project: Tenant, limit: int) -> list[AuditEntry]:
+def _latest(lines: Iterable[bytes], project: Tenant, limit: int) -> list[AuditEntry]:
     """Of one file, newest first. A line that a crash has cut off, or that tells of lost ones, is none."""
     kept: deque[AuditEntry] = deque(maxlen=limit)
     own = b"" if project is UNSET else f'"project":"{project}"'.encode()
-    with open(path, "rb") as lines:
-        for line in lines:
-            if own in line and (entry := _entry(line)) and project in (UNSET, entry.project):
-                kept.append(entry)
+    for line in lines:
+        if own in line and (entry := _entry(line)) and project in (UNSET, entry.project):
+            kept.append(entry)
     return list(reversed(kept))
 
 
