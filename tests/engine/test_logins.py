@@ -170,7 +170,9 @@ async def test_who_is_nobodys_user_stays_outside(template: Path, tmp_path: Path)
         assert (await d.enter())[0] == 403
 
 
-async def test_claims_give_roles_and_take_them(template: Path, tmp_path: Path) -> None:
+async def test_claims_give_roles_and_take_them(
+    template: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     roles = {"ops": "blue/operator", "lead": "blue/owner", "look": "red/viewer", "gone": "green/owner"}
     async with doors(template, tmp_path, roles_claim="groups", roles=roles) as d:
 
@@ -186,6 +188,7 @@ async def test_claims_give_roles_and_take_them(template: Path, tmp_path: Path) -
         d.provider.claims["groups"] = "ops"
         assert (await d.enter())[0] == 200
         assert await members("blue") == {"Ann-Lee": "operator"} and await members("red") == {}
+        assert "Ann-Lee was the only owner of the organisation blue" in caplog.text
         d.provider.claims |= {"sub": "ann-2"}  # another person, of the same name
         assert (await d.enter())[0] == 200
         assert len(await members("blue")) == 2
@@ -293,6 +296,9 @@ async def test_the_token_of_a_log_in_is_the_user(template: Path, tmp_path: Path)
         assert (await d.cloud.ask("GET", "/containers", token=made.secret, project="db")).json == []
         assert (await d.cloud.ask("GET", "/containers", token=made.secret, project="red/web")).status == 404
         assert (await d.cloud.ask("GET", "/containers", token=made.secret)).status == 400  # it has two projects
+        volume = await d.cloud.ask("POST", "/volumes", {"name": "v"}, token=made.secret, project="db")
+        assert (volume.status, volume.json["owner"]) == (201, "user:ann"), volume.json
+        assert (await d.cloud.ask("DELETE", "/volumes/v", token=made.secret, project="db")).status == 204
         assert (await d.cloud.ask("POST", "/tokens", {"name": "x", "scopes": ["read"]}, token=made.secret,
                                   project="db")).status == 403  # fmt: skip
         assert (await d.cloud.ask("DELETE", "/organisations/blue/members?user=ann")).status == 200

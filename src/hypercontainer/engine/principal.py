@@ -69,7 +69,7 @@ def asking() -> Principal:
 def owned() -> Ownership:
     """For the record of what is created."""
     who = current()
-    return Ownership(owner=who.name, tenant=who.tenant)
+    return Ownership(owner=who.owner, tenant=who.tenant)
 
 
 def names_of() -> str | None:

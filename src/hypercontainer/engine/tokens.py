@@ -193,7 +193,8 @@ def is_login(token: Token) -> bool:
 
 
 def _principal(token: Token) -> Principal:
-    return Principal(f"token:{token.id}", token.tenant, widened(token.scopes), token.user)
+    person = token.owner if is_login(token) else ""
+    return Principal(f"token:{token.id}", token.tenant, widened(token.scopes), token.user, person=person)
 
 
 def _digest(secret: str) -> str:

@@ -41,6 +41,12 @@ class Principal(NamedTuple):
     scopes: frozenset[Scope] = ALL
     user: str = ""  # id of the user who it is; "" is none
     policy: Policy | None = None  # of the project; None is none
+    person: str = ""  # `user:NAME` where the token is a log-in, which ends and is followed by others
+
+    @property
+    def owner(self) -> str:
+        """Whose is what they make, and who is counted as one."""
+        return self.person or self.name
 
 
 DAEMON = Principal("")

@@ -85,7 +85,7 @@ class Quotas:
         """
         who = current()
         self.check(sum(things.values(), Amounts()))
-        self._held.update({id_: _Held(who.name, who.tenant, amounts) for id_, amounts in things.items()})
+        self._held.update({id_: _Held(who.owner, who.tenant, amounts) for id_, amounts in things.items()})
         try:
             yield
         finally:
@@ -98,7 +98,7 @@ class Quotas:
         :raise QuotaExceeded: they may not.
         """
         who = current()
-        self._check(who, who.name, more)
+        self._check(who, who.owner, more)
 
     def admit(self, who: Principal) -> None:
         """One request more, of who asks; the host's administrators ask as often as they like.
@@ -106,7 +106,7 @@ class Quotas:
         :raise TooManyRequests: they ask too often.
         """
         if "admin" not in who.scopes and who.tenant != NOWHERE:
-            self._requests.count(self.limits(who.tenant, who.name))
+            self._requests.count(self.limits(who.tenant, who.owner))
 
     def holds(self, id_: str) -> bool:
         """Whether what will have this id is being made."""
@@ -160,7 +160,7 @@ class Quotas:
 
     def status(self, who: Principal) -> QuotaStatus:
         """Of who asks: what limits them closest, the project before the principal."""
-        holder, quota = next(iter(self.limits(who.tenant, who.name)), (Holder("", who.tenant), Quota()))
+        holder, quota = next(iter(self.limits(who.tenant, who.owner)), (Holder("", who.tenant), Quota()))
         return QuotaStatus(of=holder.name, limits=quota, used=self.used(holder) + self._measured(holder))
 
     def _measured(self, holder: Holder) -> Amounts:

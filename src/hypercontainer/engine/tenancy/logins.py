@@ -80,6 +80,11 @@ class Logins:
             if organisation is None:
                 log.warning("oidc.roles names the organisation %s, which there is not", name)
                 continue
+            owners = [id_ for id_, role in organisation.members.items() if role == "owner"]
+            if owners == [user.id] and given.get(name) != "owner":
+                # Who is no owner at the provider any more is to be none here, whoever else there is.
+                log.warning("%s was the only owner of the organisation %s, and is none at the identity provider now: "
+                            "an administrator can make another", user.name, name)  # fmt: skip
             if role := given.get(name):
                 self._organisations.put_member(organisation.id, MemberRequest(user=user.id, role=role))
             elif user.id in organisation.members:

@@ -31,7 +31,7 @@ class Organisations:
         self._tenants.check_name("organisation", request.name, self._tenants.organisations())
         made = Organisation(
             id=secrets.token_hex(8), name=request.name, created_at=clock.stamp(), description=request.description,
-            owner=current().name,
+            owner=current().owner,
         )  # fmt: skip
         self._tenants.put(made)
         self._events.publish("organisation", "create", made.id, tenant=UNSET, name=made.name)

@@ -36,7 +36,7 @@ class Projects:
         self._check_name(above, request.name)
         made = Project(
             id=secrets.token_hex(8), name=request.name, organisation=above.id, created_at=clock.stamp(),
-            description=request.description, owner=current().name,
+            description=request.description, owner=current().owner,
         )  # fmt: skip
         self._tenants.put(made)
         self._events.publish("project", "create", made.id, tenant=made.id, name=made.name, organisation=above.name)

@@ -30,7 +30,7 @@ class Users:
         self._check_free(request.certificate, request.login)
         made = User(
             id=secrets.token_hex(8), name=request.name, created_at=clock.stamp(), email=request.email,
-            certificate=request.certificate, login=request.login, owner=current().name,
+            certificate=request.certificate, login=request.login, owner=current().owner,
         )  # fmt: skip
         self._tenants.put(made)
         self._events.publish("user", "create", made.id, tenant=UNSET, name=made.name)

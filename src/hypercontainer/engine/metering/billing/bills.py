@@ -70,7 +70,7 @@ class Bills:
         for size in prices.sizes:
             if not size or len(size) > 63:
                 raise InvalidArgument(f"invalid size {size!r} in the price list", hint="name it as in `hyperctl size`")
-        record = PriceList(id=secrets.token_hex(6), created_at=clock.stamp(), prices=prices, owner=current().name)
+        record = PriceList(id=secrets.token_hex(6), created_at=clock.stamp(), prices=prices, owner=current().owner)
         versions = self._versions(prices.name)
         before = next((p for p in versions if p.name == record.name), None)
         today = f"{clock.now():%Y-%m-%d}"
@@ -296,7 +296,7 @@ class Bills:
 def _credit(of: Organisation, request: CreditRequest) -> Credit:
     return Credit(
         id=secrets.token_hex(6), organisation=of.id, created_at=clock.stamp(), amount=request.amount,
-        reason=request.reason, owner=current().name,
+        reason=request.reason, owner=current().owner,
     )  # fmt: skip
 
 
