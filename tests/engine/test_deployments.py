@@ -18,6 +18,7 @@ from hypercontainer.model.deployments import (
     DeploymentUpdate,
     UpdatePolicy,
 )
+from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.specs import ContainerSpec, HealthCheck, PortMapping
@@ -83,6 +84,34 @@ def test_there_are_as_many_as_there_are_to_be(act: Any) -> None:
         with pytest.raises(NotFound, match="no such deployment: web"):
             told(s)
         await s.call(s.engine.networks.remove("bridge"))
+
+    act(scenario, network="bridge")
+
+
+def test_a_name_leads_to_a_deployment_or_to_pods(act: Any) -> None:
+    """Never to both in one network; in another one it may be another's."""
+
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.networks.create(NetworkSpec(name="other")))
+        await made(s, replicas=0)
+        for how in ({"name": "web"}, {"name": "a", "hostname": "WEB"}, {"name": "a", "aliases": ["web"]}):
+            with pytest.raises(Conflict, match="web is a deployment's name in network bridge: choose another name"):
+                await s.create(**how)
+        await s.create("a", network="other")
+        with pytest.raises(Conflict, match="web is a deployment's name"):
+            await s.call(s.engine.connect("a", NetworkRequest(name="bridge", aliases=["web"])))
+        await s.create("b")
+        with pytest.raises(Conflict, match="web is a deployment's name"):
+            s.engine.containers.rename("b", "web")
+        await s.create("web", network="other")
+        for name in ("b", "B", s.engine.registry.container("b").id[:12]):
+            with pytest.raises(Conflict, match="the pod b is found as"):
+                await made(s, name=name, replicas=0)
+        with pytest.raises(Conflict, match="the deployment web is found as Web in network bridge"):
+            await made(s, name="Web", replicas=0)
+        await made(s, name="a", replicas=0)
+        for name in ("a", "web"):
+            await s.call(s.engine.keeper.remove(name))
 
     act(scenario, network="bridge")
 

@@ -7,17 +7,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from hypercontainer.engine import host_ports
 from hypercontainer.engine.networks import Networks
+from hypercontainer.engine.placement import Placement
 from hypercontainer.errors import Conflict, GuestError, HyperError, InvalidState, Unavailable, Unsupported
 from hypercontainer.guest.session import GuestSession
 from hypercontainer.model.egress import EgressPolicy
 from hypercontainer.model.network import Egress, Network, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend
 from hypercontainer.model.specs import PortMapping
+from hypercontainer.model.status import Pod
 from hypercontainer.network import links
 from hypercontainer.network.addresses import mac_of
 from hypercontainer.network.fake import FakeNet
@@ -52,6 +55,30 @@ async def _pod(s: Stage, name: str = "pod", *, start: bool = True, **how: Any) -
 async def _networks(s: Stage, *names: str) -> None:
     for name in names:
         await s.call(s.engine.networks.create(NetworkSpec(name=name)))
+
+
+def test_a_network_is_not_removed_while_a_pod_is_made_in_it(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        await _networks(s, "n")
+        asked, goes_on, choose = asyncio.Event(), asyncio.Event(), Placement.choose_driver
+
+        async def slowly(*of: Any, **how: Any) -> Pod:
+            asked.set()
+            await goes_on.wait()
+            return await choose(*of, **how)
+
+        with mock.patch.object(Placement, "choose_driver", slowly):
+            making = asyncio.create_task(_pod(s, network="n", start=False))
+            await asked.wait()
+            with pytest.raises(Conflict, match="network n is in use by a pod that is being made"):
+                await s.call(s.engine.networks.remove("n"))
+            assert "n" not in (await s.call(s.engine.networks.prune())).removed
+            goes_on.set()
+            await making
+        await s.call(s.engine.pods.start("pod"))
+        assert _interfaces(s) == {"n": "eth0"}
+
+    act(scenario)
 
 
 def _interfaces(s: Stage, name: str = "pod") -> dict[str, str]:

@@ -32,6 +32,7 @@ from .events import Events
 from .files import ContainerFiles
 from .health import HealthMonitor
 from .log_sinks.choose import LogSinks
+from .networks import check_names
 from .paths import Paths
 from .registry import Registry
 from .run import SIGKILL
@@ -191,7 +192,7 @@ class Containers:
         await self.files.remove(id_)
 
     def rename(self, key: str, new: str) -> Container:
-        """:raise Conflict: the name is taken. :raise InvalidArgument: malformed."""
+        """:raise Conflict: the name is taken, or a deployment's in its network. :raise InvalidArgument: malformed."""
         container = self._registry.container(key)
         if new == container.name:
             raise InvalidArgument(f"container {key} has that name already")
@@ -200,6 +201,8 @@ class Containers:
         pod = self._registry.pod(container.pod)
         if pod.implicit:
             self._registry.check_pod_name(new)
+            for place in pod.attachments:
+                check_names(self._registry, place, (new,))
             self._registry.put_pod(msgspec.structs.replace(pod, name=new))
         self._registry.put(renamed)
         self.tell("rename", renamed, old_name=container.name)

@@ -145,8 +145,8 @@ class Creation:
             dns_options=spec.dns_options,
             hosts=spec.hosts,
         )
-        pod_spec, attachments = self._placement.plan(id_, pod_spec, spec.aliases)
         hostname = spec.hostname or ids.short(id_)
+        pod_spec, attachments = self._placement.plan(id_, pod_spec, spec.aliases, (name, hostname))
         return Pod(
             id=id_,
             name=name,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv6Network
 from typing import Any
@@ -140,6 +141,7 @@ class Networks:
         network = self._registry.network(key)
         users = [p.name for p in self._registry.attached(network)]
         users += self._registry.keeps(network.id)
+        users += ["a pod that is being made"] if self._awaited(network) else []
         if users:
             raise Conflict(
                 f"network {network.name} is in use by {', '.join(users)}", hint="remove or disconnect them first"
@@ -156,7 +158,7 @@ class Networks:
         """
         unused = [
             n for n in self._registry.networks(seen=True)
-            if not self._registry.attached(n) and n.name != DEFAULT_NETWORK
+            if not self._registry.attached(n) and not self._awaited(n) and n.name != DEFAULT_NETWORK
             and before_until(n.created_at, filters or {}) and has_labels(n.labels, filters or {})
         ]  # fmt: skip
         removed = [(await self.remove(n.id)).name for n in unused]
@@ -175,10 +177,12 @@ class Networks:
 
     # -- pods -----------------------------------------------------------------------
 
-    def plan(self, pod_id: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
-        """The specification with its network named, and the pod's NICs.
+    def plan(
+        self, pod_id: str, spec: PodSpec, aliases: list[str], names: Sequence[str]
+    ) -> tuple[PodSpec, list[Attachment]]:
+        """The specification with its network named, and the pod's NICs. `names` are its own, beside its aliases.
 
-        :raise NotFound: no such network. :raise Conflict: an address is taken.
+        :raise NotFound: no such network. :raise Conflict: an address, or a name, is taken.
         """
         mode = spec.network or ("" if spec.networks or spec.interfaces else self._settings.default)
         requests = list(spec.networks)
@@ -188,6 +192,7 @@ class Networks:
         found: list[Attachment] = []
         for request in requests:
             found.append(self._attachment(pod_id, request, len(found), found, aliases))
+            check_names(self._registry, found[-1], names)
         pod = Pod(
             id=pod_id, name="", created_at="", hostname="", vcpus=0, memory=0, spec=named, attachments=found
         )  # as far as it is known
@@ -220,6 +225,14 @@ class Networks:
             aliases=[*request.aliases, *aliases],
         )
 
+    def named(self, network: Network, name: str) -> str:
+        """The pod that is found by a name there; "" is none."""
+        for pod in self._registry.attached(network):
+            aliases = (x for a in pod.attachments if a.is_of(network) for x in a.aliases)
+            if name.lower() in (x.lower() for x in (pod.name, pod.hostname, *aliases)):
+                return pod.name
+        return ""
+
     def _balanced(self, network: Network) -> set[str]:
         return {b.address for b in self._registry.balanced() if b.network == network.id}
 
@@ -234,11 +247,18 @@ class Networks:
 
     def _taken(self, network: Network) -> list[Attachment]:
         """All places in it, also those of pods of which no record tells yet."""
+        recorded = [a for p in self._registry.attached(network) for a in p.attachments if a.is_of(network)]
+        return recorded + self._awaited(network)
+
+    def _is_awaited(self, network: Network) -> bool:
+        return bool(self._awaited(network))
+
+    def _awaited(self, network: Network) -> list[Attachment]:
+        """Places in it of pods of which no record tells yet, and of those that join it."""
         quotas, has_pod = self._registry.quotas, self._registry.has_pod
         self._planned = {id_: p for id_, p in self._planned.items() if quotas.holds(id_) and not has_pod(id_)}
-        recorded = (a for p in self._registry.attached(network) for a in p.attachments)
         planned = (a for places in self._planned.values() for a in places)
-        return [a for a in (*recorded, *planned, *self._joining) if a.is_of(network)]
+        return [a for a in (*planned, *self._joining) if a.is_of(network)]
 
     async def open(self) -> None:
         await self._pods.choice.start()
@@ -260,6 +280,7 @@ class Networks:
     async def _connect(self, key: str, request: NetworkRequest, runtime: Runtime | None) -> Pod:
         pod = self._registry.pod(key)
         made = self._attachment(pod.id, request, len(pod.attachments), pod.attachments, [])
+        check_names(self._registry, made, (pod.name, pod.hostname))
         self._joining.append(made)
         try:
             return await self._join(pod, made, runtime)
@@ -352,3 +373,10 @@ def _spare(pod: Pod, runtime: Runtime) -> str | None:
     """A tap of the running pod that is in no network, and may join one."""
     taken = {a.tap for a in pod.attachments}
     return next((t for t in runtime.nics if t not in taken and tap.number_of(pod.id, t) is not None), None)
+
+
+def check_names(registry: Registry, place: Attachment, names: Sequence[str]) -> None:
+    """Whether a pod may be found by these, and its aliases. :raise Conflict: a deployment is, by one of them."""
+    known = {name.lower() for name in (*names, *place.aliases)}
+    if taken := [b.name for b in registry.balanced() if b.network == place.network_id and b.name.lower() in known]:
+        raise Conflict(f"{taken[0]} is a deployment's name in network {place.network}", hint="choose another name")

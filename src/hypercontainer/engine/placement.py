@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -70,15 +70,18 @@ class Placement:
             raise InvalidArgument(f"there is no size {name!r}", hint=f"choose of {', '.join(self.sizes)}")
         return self.sizes[name]
 
-    def plan(self, id_: str, spec: PodSpec, aliases: list[str]) -> tuple[PodSpec, list[Attachment]]:
+    def plan(
+        self, id_: str, spec: PodSpec, aliases: list[str], names: Sequence[str]
+    ) -> tuple[PodSpec, list[Attachment]]:
         """The specification with its networks, and the pod's places in these; its driver is of those that there are.
+        `names` are the pod's own, beside its aliases.
 
         :raise InvalidArgument: no such driver. :raise NotFound: no such network, or security group.
-        :raise Conflict: an address is taken.
+        :raise Conflict: an address, or a name, is taken.
         """
         self._drivers.get(spec.driver)
         self._registry.groups.check(spec.security_groups)
-        return self._networks.plan(id_, spec, aliases)
+        return self._networks.plan(id_, spec, aliases, names)
 
     async def choose_driver(self, pod: Pod, mounts: Iterable[Mount] = (), *, rootfs: bool = False) -> Pod:
         """The pod with its driver, and why it has that one; `mounts` are those of a container that it is to get, whose

@@ -87,7 +87,7 @@ class PodCreation:
         aliases = [n for c in plan.containers for n in (c.name, *c.aliases) if n]
         policy = egress_secrets.kept(self._secrets, id_, plan.spec.egress)
         spec = msgspec.structs.replace(plan.spec, egress=policy)
-        spec, attachments = self._placement.plan(id_, spec, aliases)
+        spec, attachments = self._placement.plan(id_, spec, aliases, (plan.name, hostname))
         pod = Pod(
             id=id_, name=plan.name, created_at=clock.stamp(), hostname=hostname, vcpus=vcpus, memory=memory,
             size=plan.size, spec=spec, labels=plan.labels, volumes=volumes, attachments=attachments,

@@ -22,7 +22,7 @@ from ...model.deployments import (
     DeploymentUpdate,
     Replica,
 )  # fmt: skip
-from ...model.network import DEFAULT_NETWORK
+from ...model.network import DEFAULT_NETWORK, Network
 from ...model.quotas import Amounts
 from ...model.specs import ContainerSpec, PortMapping, RestartPolicy
 from ...model.states import ALIVE
@@ -75,6 +75,7 @@ class Deployments:
 
     def _create(self, request: DeploymentRequest, id_: str) -> DeploymentInfo:
         network = self._networks.find(request.network or DEFAULT_NETWORK)
+        self._check_found(network, request.name)
         record = Deployment(
             id=id_, name=request.name, created_at=clock.stamp(), container=request.container,
             replicas=request.replicas, network=network.id, ports=request.ports, sticky=request.sticky,
@@ -93,6 +94,15 @@ class Deployments:
             )
         if naming.find(self._records.values(), name):
             raise Conflict(f"there is a deployment {name} already", hint="update it, or choose another name")
+
+    def _check_found(self, network: Network, name: str) -> None:
+        """:raise Conflict: another is found by this name there."""
+        others = (d for d in self._records.values() if d.network == network.id)
+        found = next((f"deployment {d.name}" for d in others if d.name.lower() == name.lower()), "")
+        if not found and (pod := self._networks.named(network, name)):
+            found = f"pod {pod}"
+        if found:
+            raise Conflict(f"the {found} is found as {name} in network {network.name}", hint="choose another name")
 
     def _check_ports(self, ports: list[BalancedPort]) -> None:
         for n, port in enumerate(ports):

@@ -141,7 +141,7 @@ class Making:
         document = saved.document
         hostname, spec = records.hostname_for(document, who.pod_id, who.name), records.spec_for(document)
         aliases = [] if document.pod.implicit else [n for _, n in who.containers.values()]
-        spec, attachments = self._placement.plan(who.pod_id, spec, aliases)
+        spec, attachments = self._placement.plan(who.pod_id, spec, aliases, (who.name, hostname))
         pod = records.pod_record(document, who, hostname, spec, attachments)
         await self._copies.of_secrets(saved, pod)
         members = [records.container_record(document, c, who, pod, self._copies.paths) for c in document.containers]
