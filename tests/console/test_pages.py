@@ -159,6 +159,29 @@ def test_pages(hyper: Daemon, watched: tuple[Watched, str]) -> None:
     assert w.page.locator(f"text={name}").count() == 0
 
 
+def test_lists_that_renew_themselves_leave_the_keyboard_where_it_is(
+    hyper: Daemon, watched: tuple[Watched, str]
+) -> None:
+    w, kind = watched
+    name = f"d-{kind}"
+    hyper.ctl("deployment", "create", "--name", name, "--replicas", "0", "busybox", "sleep", "1000")
+    w.log_in(hyper.out("token", "create", f"l-{kind}"))
+    with w.page.expect_response(lambda r: urlsplit(r.url).path == "/p/-/containers"):
+        pass  # of itself
+    w.page.goto(f"{w.address}/p/-/workloads")
+    row = w.page.locator("tr", has_text=name)
+    remove = row.get_by_role("button", name="Remove")
+    remove.focus()
+    remove.evaluate("button => { button.dataset.old = 1; }")
+    w.page.locator(f"button[id='{remove.get_attribute('id')}']:not([data-old])").wait_for()
+    assert w.page.evaluate("document.activeElement.id") == remove.get_attribute("id")
+    row.get_by_label("Replicas").focus()
+    ask = "!document.getElementById('list').dispatchEvent(new Event('htmx:beforeRequest', "
+    assert w.page.evaluate(ask + "{bubbles: true, cancelable: true}))")
+    w.check(f"workloads-full-{kind}")
+    hyper.ctl("deployment", "rm", name)
+
+
 def test_a_pull_tells_what_is_wrong(hyper: Daemon, watched: tuple[Watched, str]) -> None:
     w, kind = watched
     w.log_in(hyper.out("token", "create", f"p-{kind}"))

@@ -157,6 +157,11 @@ document.addEventListener("submit", (event) => {
   if (form.dataset.confirm && !window.confirm(form.dataset.confirm)) { event.preventDefault(); return; }
   for (const button of form.querySelectorAll("button")) button.disabled = true; // once is enough
 });
+// A list that is fetched anew by itself waits while somebody writes in it. What else has the focus keeps it, by its id.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const at = document.activeElement;
+  if (event.target.id === "list" && event.target.contains(at) && at.matches("input")) event.preventDefault();
+});
 window.addEventListener("pageshow", () => { for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false; });
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-logs]").forEach(followLogs);
