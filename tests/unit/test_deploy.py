@@ -7,6 +7,7 @@ import configparser
 import os
 import re
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
@@ -61,22 +62,48 @@ def test_the_host_of_a_cloud_is_told_what_there_is() -> None:
 def test_alerts_are_of_figures_that_there_are() -> None:
     rules = yaml.safe_load((DEPLOY / "caas/rules.yaml").read_text())["groups"][0]["rules"]
     named = {word for rule in rules for word in re.findall(r"hyper_[a-z_]+", rule["expr"])}
-    assert named and named <= HELP.keys()
+    backups = set(re.findall(r"^(hyper_backup_[a-z_]+) ", (DEPLOY / "caas/backup").read_text(), re.MULTILINE))
+    assert named and backups and named <= HELP.keys() | backups
+
+
+def backed_up(tmp_path: Path, script: str) -> int:
+    """The status of a backup by a hyperctl that is this script."""
+    (tmp_path / "hyperctl").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "hyperctl").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PLACE": str(tmp_path / "place"), "KEEP": "3",
+                   "TEXTFILES": str(tmp_path / "textfiles")}  # fmt: skip
+    return subprocess.run([DEPLOY / "caas/backup"], env=environment, check=False, timeout=30).returncode
+
+
+_MAKES = '[ "$1 $2" = "backup create" ] && echo whole >"$3"'
 
 
 def test_the_last_backups_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "hyperctl").write_text('#!/bin/sh\n[ "$1 $2" = "backup create" ] && touch "$3"\n')
-    (tmp_path / "hyperctl").chmod(0o755)
     place = tmp_path / "place"
     place.mkdir()
     for day in range(10, 15):
         (place / f"hyper-202601{day}T030000Z.tar.zst").touch()
     (place / "mine").touch()
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PLACE": str(place), "KEEP": "3"}
-    subprocess.run([DEPLOY / "caas/backup"], env=environment, check=True, timeout=30)
-    left = sorted(p.name for p in place.iterdir())
+    (place / "hyper-20260115T030000Z.tar.zst.7.part").touch()
+    assert backed_up(tmp_path, _MAKES) == 0
+    left = sorted(p.name for p in place.iterdir() if p.name != ".lock")
     assert left[:2] == ["hyper-20260113T030000Z.tar.zst", "hyper-20260114T030000Z.tar.zst"]
     assert len(left) == 4 and left[-1] == "mine"
+
+
+def test_a_backup_is_told_when_it_is_whole(tmp_path: Path) -> None:
+    told = tmp_path / "textfiles"
+    told.mkdir()
+    assert backed_up(tmp_path, 'echo half >"$3.7.part"; exit 1') == 1
+    assert list(told.iterdir()) == []
+    before = int(time.time())
+    assert backed_up(tmp_path, _MAKES) == 0
+    [file] = told.iterdir()
+    figures = dict(line.split() for line in file.read_text().splitlines() if not line.startswith("#"))
+    assert file.name == "hyper_backup.prom" and file.stat().st_mode & 0o777 == 0o644
+    assert before <= int(figures["hyper_backup_last_success_seconds"]) <= time.time()
+    assert figures["hyper_backup_size_bytes"] == "6"
+    assert [p for p in (tmp_path / "place").iterdir() if p.name.endswith(".part")] == []
 
 
 def test_what_runs_pods_beside_runc_is_told_our_runtime() -> None:

@@ -31,6 +31,7 @@ def written(path: str, *, private: bool = False) -> Iterator[BinaryIO]:
         with _begun(target.parent, place, 0o600 if private else 0o666) as out:
             yield out
             out.flush()
+            os.fsync(out.fileno())  # what takes the place of another is there after a power cut, too
             if not place.exists():
                 os.link(f"/proc/self/fd/{out.fileno()}", place, src_dir_fd=out.fileno(), follow_symlinks=True)
             os.replace(place, path)
