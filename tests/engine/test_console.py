@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -496,4 +497,22 @@ def test_a_session_is_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = LIFE + 1
     with pytest.raises(Unauthorized):
         found.find(used)
-    assert name_of_cookie(secure=True).startswith("__Host-")
+
+
+async def test_two_consoles_of_one_host_have_a_session_each(template: Path) -> None:
+    """Cookies know no ports: what one sets comes to the other, too."""
+    async with browser(template) as b:
+        await b.log_in(b.token("admin"))
+        async with TestServer(build(b.engine, Identity(b.engine.tokens, {}, b.engine.tenancy.entry))) as other:
+            first, b.server = b.server, other
+            assert (await b.ask("GET", "/p/-/containers"))[0] == 303
+            await b.log_in(b.token("read"))
+            for server in (first, other):
+                b.server = server
+                assert (await b.ask("GET", "/p/-/containers"))[0] == 200
+        b.server = first
+
+
+def test_with_tls_the_cookie_is_the_hosts() -> None:
+    request = SimpleNamespace(secure=True, transport=None)
+    assert name_of_cookie(request).startswith("__Host-")  # type: ignore[arg-type]

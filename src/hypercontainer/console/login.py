@@ -22,6 +22,7 @@ from .call import NONE, form_of
 from .sessions import LIFE, Sessions, name_of_cookie, session_of
 
 _BACK = "/login/back"  # where the identity provider sends a browser
+_ON_THE_WAY = "hyper_login"  # the cookie of a browser that is there
 _WAIT = 1.0  # seconds that a wrong token waits for its answer: nobody tries many
 
 
@@ -60,7 +61,7 @@ class _Doors:
 
     def _begin(self, request: web.Request, response: web.Response, token: str) -> None:
         response.set_cookie(
-            name_of_cookie(secure=request.secure), self._sessions.begin(token), httponly=True, secure=request.secure,
+            name_of_cookie(request), self._sessions.begin(token), httponly=True, secure=request.secure,
             samesite="Strict", path="/", max_age=int(LIFE),
         )  # fmt: skip
 
@@ -74,14 +75,14 @@ class _Doors:
         response = web.Response(status=303, headers={"Location": address})
         # Lax: it comes back by a link of another site.
         response.set_cookie(
-            _cookie_on_the_way(secure=request.secure), cookie, httponly=True, secure=request.secure, samesite="Lax",
+            name_of_cookie(request, _ON_THE_WAY), cookie, httponly=True, secure=request.secure, samesite="Lax",
             path="/", max_age=int(PENDING),
         )  # fmt: skip
         return response
 
     async def come_back(self, request: web.Request) -> web.Response:
         """From the identity provider. A page, and no redirect, goes on: a `Strict` cookie would not be sent along."""
-        name = _cookie_on_the_way(secure=request.secure)
+        name = name_of_cookie(request, _ON_THE_WAY)
         try:
             made = await self._provider().finish(request.query, request.cookies.get(name, ""))
         except HyperError as error:
@@ -106,7 +107,7 @@ class _Doors:
     async def leave(self, request: web.Request) -> web.Response:
         session = session_of(request, self._sessions)
         session.check_form((await form_of(request)).get("csrf", ""))
-        name = name_of_cookie(secure=request.secure)
+        name = name_of_cookie(request)
         self._sessions.end(request.cookies.get(name, ""))
         with contextlib.suppress(InvalidArgument, Unauthorized):  # it is a token, which stays, or is gone already
             self._engine.tokens.end_login(self._identity.of_token(session.token).name)
@@ -131,7 +132,3 @@ class _Doors:
 def _origin(request: web.Request) -> str:
     """Of the console, as the browser says; the provider sends nobody to where it was not told before."""
     return f"{'https' if request.secure else 'http'}://{request.host}"
-
-
-def _cookie_on_the_way(*, secure: bool) -> str:
-    return "__Host-hyper_login" if secure else "hyper_login"

@@ -108,14 +108,18 @@ class Sessions:
             session.close()
 
 
-def name_of_cookie(*, secure: bool) -> str:
-    """By TLS one that no page without it, and none of another host, can set (RFC 6265bis, 4.1.3.2)."""
-    return f"__Host-{_COOKIE}" if secure else _COOKIE
+def name_of_cookie(request: web.Request, what: str = _COOKIE) -> str:
+    """By TLS one that no page without it, and none of another host, can set (RFC 6265bis, 4.1.3.2). Cookies are of a
+    host, whatever its port: with the port in its name it is not that of another console there.
+    """
+    place = request.transport.get_extra_info("sockname") if request.transport else None
+    port = f"_{place[1]}" if isinstance(place, tuple) else ""
+    return f"__Host-{what}{port}" if request.secure else f"{what}{port}"
 
 
 def session_of(request: web.Request, sessions: Sessions) -> Session:
     """:raise Unauthorized: nobody is logged in."""
-    return sessions.find(request.cookies.get(name_of_cookie(secure=request.secure), ""))
+    return sessions.find(request.cookies.get(name_of_cookie(request), ""))
 
 
 def _digest(cookie: str) -> str:

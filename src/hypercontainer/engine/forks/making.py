@@ -14,7 +14,7 @@ from ...guest.agent import require as require_of_guest
 from ...hypervisor.facets import FixedDevices
 from ...model import ids
 from ...model.quotas import Amounts
-from ...model.status import Container, ContainerStatus, MountPoint, Pod
+from ...model.status import Container, MountPoint, Pod
 from ...sys import tasks
 from ..containers import Containers
 from ..placement import Placement
@@ -28,7 +28,6 @@ from .saved import Saved
 from .source import Waking, Woken
 
 _USER = "fork"  # of a machine, until its containers have been taken up
-_RAN = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)
 
 
 class Making:
@@ -158,7 +157,7 @@ class Making:
             runtime = await self._sandboxes.acquire(who.pod_id, _USER)
         for container in members:
             self._containers.tell("create", container)
-            if container.state.status in _RAN:
+            if container.state.status in records.RAN:
                 await self._continue(container, runtime)
         new = {old: id_ for old, (id_, _) in who.containers.items()}
         freeze = require_of_guest(runtime.agent, Freeze)

@@ -12,7 +12,7 @@ from ...model import ids
 from ...model.network import Attachment, NetworkRequest
 from ...model.pods import PodSpec
 from ...model.specs import PortMapping
-from ...model.status import Container, Pod, PodStatus, PodVolume
+from ...model.status import Container, ContainerStatus, Pod, PodStatus, PodVolume
 from ...protocol.messages import Interface
 from ...sys import clock
 from .. import naming
@@ -21,6 +21,8 @@ from ..machine_disks import image_serial, scratch_serial, volume_serial
 from ..paths import Paths
 from ..principal import owned
 from .saved import SavedPod
+
+RAN = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)  # as it was saved: its program goes on
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,13 @@ def container_record(document: SavedPod, container: Container, who: Identity, po
             point = replace(point, mount=mount, volume=made.name, anonymous=bool(made.named))
         mounts.append(point)
     env = [hostnames.get(e, e) for e in container.process.env]
+    state = container.state
+    if state.status in RAN:
+        state = replace(state, started_at=clock.stamp())
     return replace(
         container, id=id_, name=name, pod=pod.id, created_at=clock.stamp(), hostname=pod.hostname, spec=spec,
-        process=replace(container.process, env=env), ports=[], mounts=mounts, log_path=str(paths.log(id_)), **owned(),
+        process=replace(container.process, env=env), ports=[], mounts=mounts, log_path=str(paths.log(id_)), state=state,
+        **owned(),
     )  # fmt: skip
 
 
