@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from msgspec.structs import replace
 
+from hypercontainer.engine import bring_up
 from hypercontainer.engine.forks import suspending
 from hypercontainer.engine.restore import restore
 from hypercontainer.errors import Conflict, InvalidState, NoSpace, NotFound, Unavailable, Unsupported
@@ -57,6 +61,23 @@ def test_it_is_the_same_pod(saving: Any) -> None:
         assert guest.severed == 0 and all(c.frozen is None for c in guest.containers.values())
         await s.call(s.engine.containers.stop("a", 0))
         assert s.status("a") == "exited"
+
+    saving(scenario)
+
+
+def test_what_a_machine_had_is_given_back_though_its_directory_stays(saving: Any) -> None:
+    """As on a disk that fails."""
+
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        vm = s.engine.registry.pod("a").vm
+        assert vm and vm.allotment in s.groups.groups
+        with mock.patch.object(bring_up, "removed", side_effect=OSError(errno.EIO, "it fails")):
+            await suspend(s)
+        assert s.status("a") == "suspended" and vm.allotment not in s.groups.groups
+        shutil.rmtree(vm.directory)
+        await resume(s)
+        assert s.status("a") == "running"
 
     saving(scenario)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -157,12 +158,11 @@ class BringUp:
 
     async def put_away(self, pod_id: str, runtime: Runtime) -> None:
         """Its machine ends, and nobody hears of that; it has no network."""
-        try:
+        async with contextlib.AsyncExitStack() as stack:  # whatever fails, or is cancelled: the last comes first
+            stack.push_async_callback(self._network.release, pod_id)
+            stack.callback(runtime.allotment.give_back)
+            stack.push_async_callback(removed, runtime.directory)
             await runtime.machine.kill()
-        finally:
-            await removed(runtime.directory)
-            runtime.allotment.give_back()
-            await self._network.release(pod_id)
 
     async def again(self, pod_id: str) -> Runtime:
         """A machine for it, in its network and with its ports; nothing is taken when it fails.
