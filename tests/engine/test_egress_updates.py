@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import pytest
+from msgspec.structs import replace
 
-from hypercontainer.errors import InvalidArgument, InvalidState, Unavailable, Unsupported
+from hypercontainer.errors import InvalidArgument, InvalidState, NotFound, Unavailable, Unsupported
 from hypercontainer.model.egress import EgressChange, EgressHost, EgressPolicy, EgressSecret
+from hypercontainer.model.lifetimes import Lifetime
 from hypercontainer.model.network import NetworkRequest
 from hypercontainer.model.pods import PodSpec
+from hypercontainer.model.specs import ContainerUpdate, RestartPolicy
 from hypercontainer.model.status import Pod
+from hypercontainer.model.updates import PodUpdate
 from hypercontainer.network import nftables
 from hypercontainer.network.fake_kernel import FakeKernel
 
@@ -49,6 +54,62 @@ def test_of_a_container_of_its_own(act: Any) -> None:
             assert s.engine.registry.container("a").spec.egress == s.engine.registry.pod(made).spec.egress == policy
             assert in_force(s) == (policy is not None, 1)
         assert [e.action for e in s.engine.events.past()].count("update") == 4
+
+    act(scenario)
+
+
+FEWER = PodUpdate(
+    limits=ContainerUpdate(cpus=0.5, restart=RestartPolicy(name="always")), egress=EgressChange(hosts=[B]),
+    lifetime=Lifetime(ttl=60.0),
+)  # fmt: skip
+
+
+def test_several_changes_are_made_together(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", networks=NETWORKS, egress=EgressPolicy(hosts=[A]))
+        pod = await s.call(s.engine.pod_updates.update("a", FEWER))
+        assert pod.spec.egress == EgressPolicy(hosts=[B]) and pod.spec.ttl == 60
+        container = s.engine.registry.container("a")
+        assert container.spec.resources.cpus == 0.5 and container.spec.restart.name == "always"
+        await s.call(s.engine.pod_updates.update("a", PodUpdate(lifetime=Lifetime(ttl=0.0))))
+        made = await s.call(s.engine.pods.create(plan(spec("m"), spec=PodSpec(networks=NETWORKS))))
+        with pytest.raises(
+            InvalidArgument, match=f"is the pod's, not a container's in it: .* with the pod, {made.name}"
+        ):
+            await s.call(s.engine.pod_updates.update("m", FEWER))
+        with pytest.raises(NotFound):
+            await s.call(s.engine.pod_updates.update(made.name, FEWER))
+        await s.call(s.engine.pod_updates.update(made.name, replace(FEWER, limits=None)))
+        assert s.engine.registry.pod(made.id).spec.ttl == 60
+
+    act(scenario)
+
+
+@pytest.mark.parametrize("fails", ["limits", "egress", "rules", "driver", "record"])
+def test_of_several_changes_of_which_one_fails_none_is_made(
+    fails: str, act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(s: Stage) -> None:
+        networks = [] if fails == "egress" else NETWORKS
+        await s.run("a", networks=networks, network="user" if fails == "egress" else "")
+        before = s.engine.registry.pod("a"), s.engine.registry.container("a")
+        changes = {
+            "limits": replace(FEWER, limits=ContainerUpdate(cpus=2)),
+            "driver": replace(FEWER, lifetime=Lifetime(ttl=60.0, idle_timeout=60.0)),
+        }
+        errors = {"limits": InvalidState, "egress": Unsupported, "driver": Unsupported}
+
+        async def apply(text: str) -> str:
+            raise Unavailable("nftables refused the rules")
+
+        with monkeypatch.context() as patched:  # which ends before the stage's own does
+            if fails == "rules":
+                patched.setattr(nftables, "apply", apply)
+            elif fails == "record":
+                patched.setattr(s.engine.lifetimes, "change", mock.Mock(side_effect=Unavailable("it is not written")))
+            with pytest.raises(errors.get(fails, Unavailable)):
+                await s.call(s.engine.pod_updates.update("a", changes.get(fails, FEWER)))
+        assert (s.engine.registry.pod("a"), s.engine.registry.container("a")) == before
 
     act(scenario)
 

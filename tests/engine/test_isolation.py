@@ -114,6 +114,7 @@ WITH: dict[str, Case] = {
     "DELETE /pods/{id}/networks": Case("", "network=x"), "POST /pods/{id}/lifetime": Case("", body={}),
     "POST /pods/{id}/connect": Case("", "port=1", headers=UPGRADE), "POST /pods/{id}/fork": Case("", body={}),
     "POST /pods/{id}/egress": Case("", body={"hosts": []}), "POST /snapshots/{id}/restore": Case("", body={}),
+    "POST /pods/{id}/update": Case("", body={}),
     "PUT /organisations/{id}/members": Case("", body={"user": "u", "role": "viewer"}),
     "POST /projects/{id}/rename": Case("", "name=other"),
     **{r: Case("", status=403) for r in ("DELETE /set-aside/{id}", "DELETE /organisations/{id}", "GET /users/{id}",

@@ -14,6 +14,7 @@ from ..model.pods import PodPlan, Service
 from ..model.specs import PortMapping
 from ..model.statistics import ContainerStats
 from ..model.status import Pod, PodDetails, PodInfo, ProcessInfo
+from ..model.updates import PodUpdate
 from ..podfile import strict
 from ..podfile.document import Podfile
 from .containers import Started
@@ -119,6 +120,12 @@ async def labels(c: Context) -> dict[str, str]:
 async def egress(c: Context) -> Pod:
     """Change which hosts it may reach by name, at once where it runs; also of a container, by its id or name."""
     return await c.engine.updates.egress.update(c.id, await c.body(EgressChange))
+
+
+@routes.post(f"{_ID}/update", body=PodUpdate)
+async def update(c: Context) -> Pod:
+    """Change limits, egress and lifetime together: all of it, or nothing; also of a container, by its id or name."""
+    return await c.engine.pod_updates.update(c.id, await c.body(PodUpdate))
 
 
 @routes.get(f"{_ID}/top")

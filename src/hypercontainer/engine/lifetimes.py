@@ -90,8 +90,7 @@ class Lifetimes:
         :raise Unsupported: its driver suspends no pods.
         """
         pod = self._registry.pod(key)
-        if wanted.idle_timeout:
-            self._suspensions.check_driver(pod)
+        self.check(pod, wanted)
         given = {name: value for name, value in asdict(wanted).items() if value is not None}
         pod = replace(pod, spec=replace(pod.spec, **given))
         if wanted.ttl is not None:
@@ -103,6 +102,11 @@ class Lifetimes:
         self._changed.set()
         spec, end = pod.spec, clock.written(end_of(pod))
         return LifetimeInfo(ttl=spec.ttl, ttl_action=spec.ttl_action, idle_timeout=spec.idle_timeout, ends_at=end)
+
+    def check(self, pod: Pod, wanted: Lifetime) -> None:
+        """:raise Unsupported: its driver suspends no pods."""
+        if wanted.idle_timeout:
+            self._suspensions.check_driver(pod)
 
     async def rouse(self, pod: Pod) -> None:
         """It is about to be used: one with an idle timeout that is suspended goes on.

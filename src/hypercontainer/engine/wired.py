@@ -65,6 +65,7 @@ from .networks import Networks
 from .paths import FindBootFiles
 from .placement import Placement
 from .pod_creation import PodCreation
+from .pod_updates import PodUpdates
 from .pods import Pods
 from .principal import current, names_of
 from .project_contents import ProjectContents
@@ -205,6 +206,7 @@ class Wired:
         self.suspensions = Suspensions(self.registry, self.containers, made.sandboxes, suspending, resuming)
         doorbells = Doorbells(network, made.sandboxes.is_up)
         self.lifetimes = Lifetimes(self.pods, self.containers, made.sandboxes, self.execs, self.suspensions, doorbells)
+        self.pod_updates = PodUpdates(self.registry, self.updates, self.lifetimes)
         self.containers.wake, self.containers.rouse_pod = self.suspensions.wake, self.lifetimes.rouse
         self.accounts = Accounts(self.settings, self.registry, self.images, self.tenants, self.events)
         made.bring_up.make_room, made.bring_up.ending = doorbells.close, self.accounts.ending

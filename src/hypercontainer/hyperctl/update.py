@@ -13,6 +13,7 @@ from ..model.egress import EgressChange, policy
 from ..model.lifetimes import Lifetime
 from ..model.specs import ContainerUpdate
 from ..model.units import parse_duration, parse_size
+from ..model.updates import PodUpdate
 from .context import client, for_each
 from .options import parse_restart
 
@@ -34,7 +35,8 @@ def update(
     """Change limits, restart policy, egress policy and lifetime of containers.
 
     One that runs gets limits at once, as far as its virtual machine has as much;
-    more than that it gets by a stop, this, and a start. The egress policy and
+    more than that it gets by a stop, this, and a start. Of several changes of
+    one container all are made, or none. The egress policy and
     the lifetime are also those of a pod, by the pod's name. Its connections
     that stay allowed go on, and others are ended.
     """
@@ -54,13 +56,14 @@ def update(
         raise InvalidArgument("nothing to change", hint=hint)
     c = client()
 
+    limits = None if change == ContainerUpdate() else change
+    asked = PodUpdate(limits=limits, egress=reach, lifetime=None if lifetime == Lifetime() else lifetime)
+
     def one(name: str) -> None:
-        if change != ContainerUpdate():
-            c.do("POST", container_route(name, "/update"), body=change)
-        if reach is not None:
-            c.do("POST", pod_route(name, "/egress"), body=reach)
-        if lifetime != Lifetime():
-            c.do("POST", pod_route(name, "/lifetime"), body=lifetime)
+        if asked == PodUpdate(limits=limits):
+            c.do("POST", container_route(name, "/update"), body=limits)
+        else:
+            c.do("POST", pod_route(name, "/update"), body=asked)
 
     return for_each(containers, one)
 
