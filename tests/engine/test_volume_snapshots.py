@@ -172,6 +172,17 @@ def test_a_guest_that_cannot_freeze_has_its_machine_paused(act: Any) -> None:
     act(scenario)
 
 
+def test_a_pod_that_is_suspended_has_not_written_all(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", mounts=VOLUME)
+        await s.call(s.engine.suspensions.suspend("a"))
+        assert (await take(s)).manner == "paused"
+        await s.call(s.engine.suspensions.resume("a"))
+        assert (await take(s, "other")).manner == "frozen"
+
+    act(scenario, factory=True)
+
+
 def test_what_the_guest_says_of_a_file_system_that_it_cannot_freeze(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         await s.run("a", mounts=VOLUME)

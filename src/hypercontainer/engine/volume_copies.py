@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import NotFound, Unavailable, Unsupported
 from ..guest.agent import HoldVolumes, require
 from ..images.progress import Progress
-from ..model.status import Pod, Volume
+from ..model.status import Pod, PodStatus, Volume
 from ..model.volume_snapshots import Manner
 from ..sys import clock, tasks
 from ..sys.files import copy_sparse, no_space_as_error
@@ -60,9 +60,11 @@ class VolumeCopies:
         while True:
             changed = self._registry.changed
             pod = self._writer(copy.volume)
+            copy.manner = "paused"  # as that pod may be by now, whatever it was before
             if pod is None:
+                manner: Manner = "paused" if self._sleeps(copy.volume) else "idle"
                 if await copy.whole() and self._writer(copy.volume) is None:
-                    return copy.done("idle")
+                    return copy.done(manner)
             elif await self._still.copied(pod.id, copy.copies, partial(self._stop, copy), copy.make):
                 return copy.done(copy.manner)
             else:
@@ -70,11 +72,17 @@ class VolumeCopies:
 
     def _writer(self, volume: Volume) -> Pod | None:
         """A pod with a machine that may write to it; there is one at most, but while they come and go."""
-        pods = [
+        return next((p for p in self._writers(volume) if self._still.has_machine(p.id)), None)
+
+    def _sleeps(self, volume: Volume) -> bool:
+        """Whether a pod that has it is suspended: what its guest has not written yet is in its memory."""
+        return any(p.status is PodStatus.SUSPENDED for p in self._writers(volume))
+
+    def _writers(self, volume: Volume) -> list[Pod]:
+        return [
             p for p in self._registry.of_tenant(volume.tenant).pods
             if any(v.named == volume.name and not v.read_only for v in p.volumes)
         ]  # fmt: skip
-        return next((p for p in pods if self._still.has_machine(p.id)), None)
 
     async def _stop(self, copy: _Copy, pod: Pod, runtime: Runtime, undo: contextlib.AsyncExitStack) -> None:
         """The volume's file system; or all of the machine, where nothing has mounted it, or the guest is too old."""

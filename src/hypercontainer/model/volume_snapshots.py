@@ -12,7 +12,7 @@ from .principal import Tenant
 
 # idle    nobody wrote to the volume
 # frozen  a pod that runs had it: its file system was whole on the disk, and took no writes
-# paused  a pod had it, and its machine stood still: as after a power cut
+# paused  a pod had it, and its machine stood still, or was on the disk: as after a power cut
 Manner = Literal["idle", "frozen", "paused"]
 
 
