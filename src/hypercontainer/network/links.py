@@ -98,11 +98,12 @@ async def make_bridge(network: Network) -> None:
                 address=mac_of(network.gateway),
             )  # fmt: skip
         index = socket.if_nametoindex(network.bridge)
-        # Before it is up: nobody shall tell the host's bridge of routers, and a
-        # published port of 127.0.0.1 leads through it.
+        # Before it is up: nobody shall tell the host's bridge of routers, a published port of 127.0.0.1 leads through
+        # it, and who asks for addresses of other networks' bridges is not answered.
         _sysctl(f"net/ipv6/conf/{network.bridge}/accept_ra", "0")
         _sysctl(f"net/ipv6/conf/{network.bridge}/accept_dad", "0")
         _sysctl(f"net/ipv4/conf/{network.bridge}/route_localnet", "1")
+        _sysctl(f"net/ipv4/conf/{network.bridge}/arp_ignore", "1")
         for gateway, subnet in ((network.gateway, network.subnet), (network.gateway6, network.subnet6)):
             if gateway:
                 address = ip_interface(f"{gateway}/{ip_network(subnet).prefixlen}")

@@ -114,6 +114,7 @@ table {INET_TABLE} {{{_SETS}
     meta nfproto ipv4 meta l4proto {{ tcp, udp }} ip daddr . meta l4proto . th dport vmap @balanced_own
     meta l4proto {{ tcp, udp }} jump publish
   }}
+{_homes(bridges)}
 {_postrouting(bridges, names)}
 {_input(bridges, names)}
 {_forward(bridges, names)}
@@ -124,6 +125,38 @@ table {INET_TABLE} {{{_SETS}
   }}
 }}
 """
+
+
+def _homes(bridges: tuple[Bridge, ...]) -> str:
+    """Nothing from a network is meant for an address of another one, not even this host's there: who asks would learn
+    which there are. A port that is published on such an address is for that network and the host.
+    """
+    subnets = [s for b in bridges for s in b.subnets]
+    abroad = "\n".join(
+        f"    {family} daddr {{ {', '.join(own)} }} goto foreign"
+        for family in ("ip", "ip6")
+        if (own := [str(ip_network(s)) for s in subnets if _family(s) == family])
+    )
+    homes = "\n".join(
+        f"  chain home_{n} {{\n"
+        + "".join(f"    {_family(s)} daddr {ip_network(s)} accept\n" for s in b.subnets)
+        + "    goto abroad\n  }"
+        for n, b in enumerate(bridges)
+    )
+    ways = ", ".join(f"{_quoted(b)} : goto home_{n}" for n, b in enumerate(bridges))
+    return f"""  chain foreign {{
+    ip saddr @restricted jump refusal
+    drop
+  }}
+  chain abroad {{
+{abroad}
+  }}
+{homes}
+  chain from_networks {{
+    type filter hook prerouting priority mangle; policy accept
+    ct direction reply accept
+    iifname vmap {{ {ways} }}
+  }}"""
 
 
 def _postrouting(bridges: tuple[Bridge, ...], names: str) -> str:
