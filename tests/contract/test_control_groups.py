@@ -128,11 +128,13 @@ def read(directories: tuple[Path, ...], *names: str) -> str:
 
 
 def test_limits_are_in_force(groups: HostGroups) -> None:
-    group = groups.make("limited.1", Budget(cpus=1.5, memory=64 << 20, tasks=10))
+    group = groups.make("limited.1", Budget(cpus=1.5, memory=64 << 20, tasks=10, share=2))
+    assert read(group.directories, "cpu.shares", "cpu.weight") in ("2048", "200")
     assert read(group.directories, "cpu.cfs_quota_us", "cpu.max").split()[0] == "150000"
     assert read(group.directories, "memory.limit_in_bytes", "memory.max") == str(64 << 20)
     assert read(group.directories, "pids.max") == "10"
-    group.limit(Budget(cpus=0.5))
+    group.limit(Budget(cpus=0.5, share=0.25))
+    assert read(group.directories, "cpu.shares", "cpu.weight") in ("256", "25")
     assert read(group.directories, "cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
     assert read(group.directories, "pids.max") == "10"
     group.remove()

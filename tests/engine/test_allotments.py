@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
 
 from hypercontainer.errors import NoSpace, Unavailable
 from hypercontainer.jail.control_groups import Budget
-from hypercontainer.model.specs import Resources
+from hypercontainer.model.specs import ContainerUpdate, Resources
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.state.database import Database
 from hypercontainer.sys import users
@@ -33,6 +34,25 @@ def test_a_machine_has_a_group_until_it_ends(act: Any) -> None:
         assert s.machine("a").config.control_groups
         await s.call(s.engine.containers.stop(id_))
         assert s.groups.groups == {}
+
+    act(scenario)
+
+
+def test_a_share_of_a_busy_host_is_by_size(act: Any) -> None:
+    most = min(2, len(os.sched_getaffinity(0)))
+
+    async def scenario(s: Stage) -> None:
+        def share(name: str) -> float | None:
+            pod = s.engine.registry.pod(s.engine.registry.container(name).pod)
+            assert pod.vm
+            return s.groups.groups[pod.vm.allotment].share
+
+        await s.run("small", resources=Resources(cpus=0.5))
+        await s.run("large", resources=Resources(cpus=most))
+        await s.run("plain")
+        assert [share(n) for n in ("small", "large", "plain")] == [0.5, most, 1]
+        await s.call(s.engine.updates.update("small", ContainerUpdate(cpus=0.25)))
+        assert share("small") == 0.25
 
     act(scenario)
 

@@ -91,6 +91,16 @@ def test_what_is_written() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("share", "first", "second"), [(1, "1024", "100"), (8, "8192", "800"), (0.5, "512", "50"), (0.001, "2", "1"),
+                                   (1000, "262144", "10000")],
+)  # fmt: skip
+def test_a_share_of_a_busy_host(share: float, first: str, second: str) -> None:
+    assert values(Budget(share=share), Hierarchy(Path("g"), 1, ALL)) == [("cpu.shares", first)]
+    assert values(Budget(share=share), Hierarchy(Path("g"), 2, ALL)) == [("cpu.weight", second)]
+    assert values(Budget(share=share), Hierarchy(Path("g"), 2, ("memory",))) == []
+
+
 def test_what_is_not_asked_for_is_not_written() -> None:
     assert values(Budget(cpus=0.001), Hierarchy(Path("g"), 2, ALL)) == [("cpu.max", "1000 100000")]  # the least
     assert values(Budget(memory=1), Hierarchy(Path("g"), 1, ("pids",))) == []

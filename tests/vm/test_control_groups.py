@@ -76,6 +76,7 @@ async def test_a_guest_without_its_own_limit_stays_within_its_cpus(lab: Lab, iso
     how = {"privileged": True, "resources": Resources(cpus=0.25), "isolation": isolation}
     id_, machine = await started(lab, "sh", "-c", "while :; do :; done", **how)
     assert machine.read("cpu.cfs_quota_us", "cpu.max").split()[0] == "50000"
+    assert machine.read("cpu.shares", "cpu.weight").strip() in ("256", "25")
     await machine.agent.update_limits(id_[:12], Limits(cpu_max=0))  # type: ignore[attr-defined]
     begun, used = time.monotonic(), machine.processors
     while machine.processors - used < 1.0:
@@ -85,6 +86,7 @@ async def test_a_guest_without_its_own_limit_stays_within_its_cpus(lab: Lab, iso
     assert within < 0.5 * 1.15  # its 0.25 and the allowance of as much, in whole periods of 0.1 s
     await lab.engine.updates.update(id_, ContainerUpdate(cpus=1))
     assert machine.read("cpu.cfs_quota_us", "cpu.max").split()[0] == "125000"
+    assert machine.read("cpu.shares", "cpu.weight").strip() in ("1024", "100")
 
 
 async def test_limits_of_memory_and_processes(lab: Lab) -> None:

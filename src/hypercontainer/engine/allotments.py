@@ -33,11 +33,11 @@ class Allotment:
         self._cpus: float | None = None  # in force; None: it is not known
 
     def limit_cpus(self, vcpus: int, wanted: float) -> None:
-        """What its containers may use of its processors; 0: all."""
+        """What its containers may use of its processors; 0: all. Of a busy host it has as large a share."""
         cpus = wanted + ALLOWANCE if wanted else vcpus + FREELY
         if cpus != self._cpus:
             self._cpus = cpus
-            self.group.limit(Budget(cpus=cpus))
+            self.group.limit(Budget(cpus=cpus, share=wanted or vcpus))
 
     def last_words(self) -> str:
         """What this host did to it; "" for nothing."""
@@ -69,10 +69,10 @@ class Allotments:
 
         :raise Unavailable: there is no user number, or there must be a control group, and there cannot be one.
         """
-        budget = Budget(cpus=vcpus + FREELY)
+        budget = Budget(cpus=vcpus + FREELY, share=vcpus)
         if isinstance(driver, Footprint):
             footprint = await driver.footprint(vcpus, memory, architecture)
-            budget = Budget(vcpus + FREELY, footprint.memory, footprint.tasks)
+            budget = Budget(vcpus + FREELY, footprint.memory, footprint.tasks, share=vcpus)
         unique = f"{name}.{secrets.token_hex(2)}"  # an earlier one's group may still be going
         user = self._numbers.claim(unique, fenced=fenced)
         try:

@@ -13,11 +13,15 @@ from ..model.host import Check
 
 @dataclass(frozen=True)
 class Budget:
-    """What all processes of a group may use together; 0 is no limit, None what is in force."""
+    """What all processes of a group may use together; 0 is no limit, None what is in force.
+
+    A share is no limit, and never 0.
+    """
 
     cpus: float | None = None
     memory: int | None = None  # bytes
     tasks: int | None = None  # processes and threads
+    share: float | None = None  # of processors, where the host has not as many as are wanted: beside others' shares
 
 
 class Group(Protocol):

@@ -22,6 +22,7 @@ PERIOD = 100_000  # microseconds in which a quota is used; the kernel's own
 _LEAST_QUOTA = 1000  # microseconds, the kernel's
 _SECOND_NAMES = {"blkio": "io"}
 _NO_LIMIT = {1: "-1", 2: "max"}
+_WEIGHTS = {1: ("cpu.shares", 1024, 2, 262_144), 2: ("cpu.weight", 100, 1, 10_000)}
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,19 @@ def values(budget: Budget, hierarchy: Hierarchy) -> list[tuple[str, str]]:
             found += [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", quota)]
         else:
             found.append(("cpu.max", f"{quota} {PERIOD}"))
+    if "cpu" in hierarchy.controllers and budget.share is not None:
+        found.append(_weight(budget.share, hierarchy.version))
     if "memory" in hierarchy.controllers and budget.memory is not None:
         found.append(("memory.limit_in_bytes" if first else "memory.max", str(budget.memory or none)))
     if "pids" in hierarchy.controllers and budget.tasks is not None:
         found.append(("pids.max", str(budget.tasks or "max")))
     return found
+
+
+def _weight(share: float, version: int) -> tuple[str, str]:
+    """A processor's worth is what the kernel gives a group of which nothing is said; limits are the kernel's, too."""
+    name, worth, least, most = _WEIGHTS[version]
+    return name, str(min(max(round(share * worth), least), most))
 
 
 def io_values(io: IoLimits, hierarchy: Hierarchy) -> list[tuple[str, str]]:
