@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,13 @@ async def test_the_program_does_where_there_is_no_library(monkeypatch: pytest.Mo
     (tmp_path / "fail").touch()
     with pytest.raises(Unavailable, match="why"):
         await nftables.apply("others\n")
+
+
+def test_a_change_tells_of_what_differs_however_much_there_is() -> None:
+    before = pods(set(range(2, 500)))
+    after = replace(before, nics=before.nics[1:])
+    said = after.change(before)
+    gone, kept = before.nics[0].tap, before.nics[1].tap
+    assert gone in said and kept not in said and len(said.splitlines()) < 20 and "add element" not in said
+    assert gone in before.change(after) and kept not in before.change(after)
+    assert before.change(pods(set(range(2, 500)))) == ""  # of the same, that are other objects

@@ -77,7 +77,7 @@ class FakeKernel(FakeTaps):
     # -- links ------------------------------------------------------------------------
 
     def exists(self, name: str) -> bool:
-        return name in self.bridges or name in self.present()
+        return name in self.bridges or self.is_there(name)
 
     async def _bridges(self) -> list[str]:
         await asyncio.sleep(0)
@@ -105,7 +105,7 @@ class FakeKernel(FakeTaps):
         self.further[bridge] = set(addresses)
 
     def _is_joined(self, name: str, bridge: str) -> bool:
-        return name in self.present() and self.tap(name).bridge == bridge
+        return self.is_there(name) and self.tap(name).bridge == bridge
 
     async def _limit(self, name: str, rate: int) -> None:
         await asyncio.sleep(0)
@@ -148,7 +148,7 @@ class FakeKernel(FakeTaps):
 
     async def _leave(self, name: str) -> None:
         await asyncio.sleep(0)
-        if name in self.present():
+        if self.is_there(name):
             self.taps[name].bridge = ""
 
     # -- rules ------------------------------------------------------------------------

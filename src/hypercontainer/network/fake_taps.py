@@ -42,9 +42,13 @@ class FakeTaps:
             self.taps.pop(name).ours.close()
         return sorted(self.taps)
 
+    def is_there(self, name: str) -> bool:
+        """As `present`, of one."""
+        return name in self.taps and self.taps[name].held
+
     def tap(self, name: str) -> FakeTap:
         """:raise Unavailable: it is not there."""
-        if name not in self.present():
+        if not self.is_there(name):
             raise Unavailable(f"this host's network refused a change: no interface {name}")
         return self.taps[name]
 

@@ -60,10 +60,10 @@ class Floating:
 def floats_of(running: Iterable[Pod], floating: Floating) -> tuple[tuple[Float, ...], tuple[str, ...]]:
     """Those of pods that run, each of which leads to the pod's first network; and the pools."""
     found = []
-    for pod in running:
+    for pod in (p for p in running if p.id in floating.of_pods):
         for first in pod.attachments[:1]:
             own = {4: first.ip, 6: first.ip6}
-            given = ((a, own[ip_version(a)]) for a in floating.of_pods.get(pod.id, ()))
+            given = ((a, own[ip_version(a)]) for a in floating.of_pods[pod.id])
             found += [Float(address, ip) for address, ip in given if ip]
     return tuple(found), tuple(map(str, floating.settings.pools))
 

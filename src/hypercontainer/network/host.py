@@ -14,22 +14,22 @@ import logging
 from collections.abc import Sequence
 
 from ..errors import HyperError, Unavailable
-from ..model.network import Attachment, Network
+from ..model.network import Network
 from ..model.specs import PortMapping
 from ..model.statistics import EgressStats
 from ..model.status import Pod
 from ..sys import tasks
-from . import addresses, docker_user, links, nftables, tap
+from . import docker_user, links, nftables, tap
 from .backend import Records
 from .dns import NameServer
 from .egress.dropped import Dropped
 from .egress.gate import EgressSettings, Gates
 from .floating import answer, floats_of
 from .groups import Groups, GroupsOf
-from .network_rules import Bridge
 from .proxy import LOOPBACK, Relay
+from .rule_parts import RuleParts
 from .rule_watch import RuleWatch
-from .ruleset import TABLES, Float, Nic, Published, Redirect, Ruleset, Spread
+from .ruleset import TABLES, Float, Published, Ruleset, Spread
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class HostNetwork:
         self._records = records
         self._groups = Groups(records, groups)
         self._gates = Gates(records, lambda pod_id: pod_id in self._up, egress)
+        self._made = RuleParts(records, self._gates, self._groups)
         self._dropped = Dropped(self._gates.dropped_from, self._gates.dropped)
         self._lock = asyncio.Lock()
         self._watch = RuleWatch(TABLES, self._restore)
@@ -118,6 +119,7 @@ class HostNetwork:
             self._close_server(network.id)
             self._gates.remove(network.id)
             await self._apply()
+            self._made.forget(network)
             await links.remove_bridge(network.bridge)
 
     async def open(self) -> None:
@@ -228,47 +230,23 @@ class HostNetwork:
 
     def _ruleset(self) -> Ruleset:
         running = [p for p in self._records.pods() if p.id in self._up]
-        used = {self._records.network_of(a).id for p in running for a in p.attachments}
-        bridges = tuple(
-            Bridge(
-                n.bridge,
-                tuple(filter(None, (n.subnet, n.subnet6))),
-                n.internal,
-                tuple(filter(None, (n.gateway, n.gateway6))),
-                self._gates.port(n.id),
-            )
-            for n in self._records.networks()
-            if n.id in used or n.id in self._servers
-        )
-        # fmt: off
-        nics = tuple(
-            Nic(
-                a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate,
-                self._redirect(p, a), self._groups.of_nic(p, a),
-            )
-            for p in running
-            for a in p.attachments
-        )
-        # fmt: on
+        self._made.keep({p.id for p in running})
+        nics = tuple(nic for p in running for nic in self._made.nics(p))
+        used = self._made.used | self._servers.keys()
+        networks = [n for n in self._records.networks() if n.id in used]
+        bridges = tuple(map(self._made.bridge, networks))
         published = tuple(
             Published(port, p.attachments[0].ip, p.attachments[0].ip6)
             for p in running
             if p.attachments  # it may have left them all
             for port in self._ports.get(p.id, p.ports)
         )
-        by_id = {n.id: n.bridge for n in self._records.networks()}
-        there = {b.name for b in bridges}
-        spread = tuple(Spread(by_id[b.network], b) for b in self._records.balanced() if by_id.get(b.network) in there)
+        there = {n.id: n.bridge for n in networks}
+        spread = tuple(Spread(there[b.network], b) for b in self._records.balanced() if b.network in there)
         return Ruleset(bridges, nics, published, self._groups.members(running), spread, *self._floats(running))
 
     def _floats(self, running: Sequence[Pod]) -> tuple[tuple[Float, ...], tuple[str, ...]]:
         return floats_of(running, self._records.floating()) if running else ((), ())
-
-    def _redirect(self, pod: Pod, attachment: Attachment) -> Redirect | None:
-        if pod.spec.egress is None:
-            return None
-        network = self._records.network_of(attachment)
-        return Redirect(network.gateway, self._gates.port(network.id))
 
     async def _apply(self, *, force: bool = False) -> None:
         """:raise Unavailable: when the kernel takes not even the whole."""

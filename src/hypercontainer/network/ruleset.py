@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 
 from ..model.addresses import canonical, check_link, check_mac, ip_version
@@ -141,8 +141,14 @@ class Ruleset:
         """What makes these rules of those; all of them where the networks differ."""
         if self.bridges != before.bridges or not self.bridges:
             return self.text()
-        lines = before._contents.removals(self._contents) + self._contents.additions(before._contents)
+        old, new = before._beside(self)._contents, self._beside(before)._contents
+        lines = old.removals(new) + new.additions(old)
         return "\n".join(lines) + "\n" if lines else ""
+
+    def _beside(self, other: Ruleset) -> Ruleset:
+        """Without NICs that are the same object there, as nearly all of thousands are: each has elements of its own."""
+        same = set(map(id, other.nics))
+        return replace(self, nics=tuple(nic for nic in self.nics if id(nic) not in same))
 
     @functools.cached_property
     def _contents(self) -> _Contents:
