@@ -309,3 +309,31 @@ def test_a_program_that_cannot_be_executed_any_longer_is_the_end(act: Any) -> No
         assert (state.status, state.exit_code, state.error) == ("exited", 127, "exec: no such file")
 
     act(scenario)
+
+
+def test_what_ends_with_the_daemon_is_there_with_the_next_one_by_its_policy(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        for name, policy in (
+            ("a", "always"),
+            ("b", "unless-stopped"),
+            ("c", "unless-stopped"),
+            ("d", "no"),
+            ("e", "always"),
+        ):
+            await s.run(name, "sleep", "1000", restart=RestartPolicy(name=policy))
+        for name in ("c", "e"):
+            await s.call(s.engine.containers.stop(name))
+        for _ in range(2):  # by the record of its own last end, not of one before
+            await s.close()
+            await s.open()
+            await asyncio.sleep(30)
+            states = {c.name: c.state.status for c in s.engine.registry.containers()}
+            assert states == {**dict.fromkeys("ab", "running"), **dict.fromkeys("cde", "exited")}
+        await s.call(s.engine.containers.stop("a"))
+        await s.call(s.engine.containers.stop("b"))
+        await s.close()
+        await s.open()
+        await asyncio.sleep(30)
+        assert {c.state.status for c in s.engine.registry.containers()} == {"exited"}
+
+    act(scenario)

@@ -60,7 +60,7 @@ class ContainerSupervisor(ContainerRuns):
     def _stop(self, message: Stop) -> None:
         self.stop_requested.set()
         self._now.stops.append(message)
-        container = self._update(stopped_by_user=True)
+        container = self._update(stopped_by_user=not message.daemon_ends, ended_with_daemon=message.daemon_ends)
         self._end(container.spec.stop_timeout if message.timeout is None else message.timeout, message.signal)
 
     def _stop_too(self, message: Stop) -> None:
@@ -76,7 +76,7 @@ class ContainerSupervisor(ContainerRuns):
         self._give_up_launch()
 
     def _stop_restart(self, message: Stop) -> None:
-        self._update(stopped_by_user=True)
+        self._update(stopped_by_user=not message.daemon_ends, ended_with_daemon=message.daemon_ends)
         self._stop_start(message)
 
     def _stop_lost(self, message: Stop) -> None:

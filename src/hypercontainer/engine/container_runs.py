@@ -64,7 +64,7 @@ class ContainerRuns(ContainerState):
         container = self._set_state(
             State.RUNNING, status=ContainerStatus.RUNNING, starting=False, pid=run.handle.pid, finished_at="",
             identity=run.handle.identity, started_at=clock.stamp(), exit_code=0, error="", oom_killed=False,
-            unresponsive=False, health=Health() if checks else None,
+            unresponsive=False, ended_with_daemon=False, health=Health() if checks else None,
             **record,
         )  # fmt: skip
         joined.tell(self._events, self._registry, container, began=True)

@@ -47,6 +47,7 @@ class Stop(Message):
 
     timeout: int | None = None
     signal: int = 0  # its own
+    daemon_ends: bool = False  # nobody asked for it
 
 
 @dataclass(eq=False)

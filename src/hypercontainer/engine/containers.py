@@ -370,7 +370,7 @@ class Containers:
         at_rest = (State.CREATED, State.EXITED, State.GONE)
         running = [s for s in self._supervisors.values() if s.state not in at_rest and s.container.pod in pods]
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*(s.ask(verbs.Stop()) for s in running), return_exceptions=True)
+            await asyncio.gather(*(s.ask(verbs.Stop(daemon_ends=True)) for s in running), return_exceptions=True)
         await asyncio.gather(*(self._sandboxes.down(id_) for id_ in pods), return_exceptions=True)
         await self.release()
 

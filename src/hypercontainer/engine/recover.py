@@ -187,5 +187,6 @@ class Recovery:
 def _starts_by_itself(container: Container) -> bool:
     """As Docker's daemon does when it comes up."""
     policy = container.spec.restart.name
-    was_up = container.state.status in ALIVE or container.state.starting
-    return was_up and (policy == "always" or (policy == "unless-stopped" and not container.state.stopped_by_user))
+    state = container.state
+    was_up = state.status in ALIVE or state.starting or state.ended_with_daemon
+    return was_up and (policy == "always" or (policy == "unless-stopped" and not state.stopped_by_user))

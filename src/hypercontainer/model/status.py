@@ -63,6 +63,7 @@ class ContainerState(Model, frozen=True, kw_only=True):
     unresponsive: bool = False  # its machine has not answered for half a minute
     log_error: str = ""  # why its log cannot be written now: its output is held back
     stopped_by_user: bool = False  # what `unless-stopped` looks at
+    ended_with_daemon: bool = False  # hyperd stopped it when it ended: by its policy the next one starts it
     health: Health | None = None
 
 
