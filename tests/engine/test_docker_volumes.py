@@ -111,3 +111,21 @@ async def test_the_daemon_says_what_named_volumes_are(template: Path) -> None:
         await make(s, "a", host={"Binds": ["named:/srv"]}, Volumes={"/d": {}})
         found = (await ask(s, "GET", "/containers/a/json"))["Mounts"]
         assert {m["Destination"]: Path(m["Source"]).name for m in found} == {"/srv": "_data", "/d": "volume.img"}
+
+
+async def test_a_volume_begins_as_a_snapshot_of_another(template: Path) -> None:
+    async with served(template, volume_type="directory") as s:
+        await ask(s, "POST", "/volumes/create", {"Name": "first", "DriverOpts": {"size": "32m"}}, status=201)
+        taken = await s.ask("POST", "/v1/volume-snapshots", {"volume": "first", "name": "shot"})
+        assert taken.status == 201, taken.body
+        made = await ask(s, "POST", "/volumes/create", {"Name": "n", "DriverOpts": {"snapshot": "shot"}}, status=201)
+        assert Path(made["Mountpoint"]).name == "volume.img" and made["Options"] == {"snapshot": "shot"}
+        for options, says in (
+            ({"snapshot": "none"}, "no such snapshot of a volume: none"),
+            ({"snapshot": ""}, 'invalid option: "snapshot"'),
+            ({"snapshot": "shot", "type": "directory"}, "a volume that is a directory has no snapshot"),
+            ({"snapshot": "shot", "size": "1g"}, "the snapshot shot has another size"),
+        ):  # fmt: skip
+            status = 404 if options == {"snapshot": "none"} else 400
+            refused = await ask(s, "POST", "/volumes/create", {"Name": "x", "DriverOpts": options}, status=status)
+            assert says in refused["message"], refused

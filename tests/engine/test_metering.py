@@ -14,11 +14,13 @@ import pytest
 from hypercontainer.engine.metering.measures import Counter
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import InvalidArgument, NotFound, PermissionDenied
+from hypercontainer.images.progress import Progress
 from hypercontainer.model.metering import Open
 from hypercontainer.model.pods import VolumeSpec
 from hypercontainer.model.principal import Principal, widened
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
+from hypercontainer.model.volume_snapshots import VolumeSnapshotRequest
 from hypercontainer.sys import clock
 
 from .stage import BEGINNING, IMAGE, Stage
@@ -136,6 +138,24 @@ def test_storage_is_used_as_long_as_it_is_there(act: Callable[..., None]) -> Non
         assert used(s)["volume",] == after
         await asyncio.sleep(700)
         assert used(s)["image",] > 0
+
+    act(scenario, metering=True)
+
+
+def test_a_snapshot_of_a_volume_is_used_as_one_of_a_pod(act: Callable[..., None]) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.call(s.engine.volumes.create(VolumeSpec(name="v")))
+        with open(s.engine.registry.volume("v").path, "r+b") as file:
+            file.write(os.urandom(3 << 20))
+        request = VolumeSnapshotRequest(volume="v", name="shot")
+        await s.call(s.engine.volume_snapshots.create(request, Progress()))
+        await asyncio.sleep(110)
+        assert 3 * 100_000 <= used(s)["snapshot",] <= 5 * 110_000
+        await s.call(s.engine.volume_snapshots.remove("shot"))
+        await asyncio.sleep(10)
+        after = used(s)["snapshot",]
+        await asyncio.sleep(100)
+        assert used(s)["snapshot",] == after
 
     act(scenario, metering=True)
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hypercontainer.engine import volume_copies, volume_snapshots
+from hypercontainer.engine import held_volumes, volume_copies, volume_snapshots
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import (
     Conflict,
@@ -106,7 +107,7 @@ def test_a_volume_of_a_pod_that_runs_is_frozen_as_long_as_it_is_copied(
         taking = asyncio.ensure_future(take(s))
         await slow.begun.wait()
         assert len(guest.held) == 1 and guest.held <= set(guest.volumes)
-        await asyncio.sleep(30)  # of a guest that hears of us it goes on for as long
+        await asyncio.sleep(held_volumes._SILENCE + 10)  # of a guest that hears of us it goes on for as long
         assert guest.held
         slow.go_on.set()
         made = await taking
@@ -143,7 +144,7 @@ def test_a_guest_goes_on_by_itself_when_its_daemon_is_gone(act: Any, monkeypatch
         await slow.begun.wait()
         assert guest.held
         s.kill()
-        await asyncio.sleep(11)
+        await asyncio.sleep(held_volumes._SILENCE + 1)
         assert not guest.held
         slow.go_on.set()
         await s.open()
@@ -214,6 +215,7 @@ def test_a_pod_that_begins_while_its_volume_is_copied(act: Any, monkeypatch: pyt
 def test_what_was_written_meanwhile_by_a_pod_that_has_ended_since(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(s: Stage) -> None:
         await volumes(VolumeSpec(name="vol"))(s)
+        os.utime(disk(s), (1, 1))  # what is written next is later, whatever clock the file system goes by
         make_it, done = volume_copies._Copy.make, 0
 
         async def make_and_write(copy: Any, copies: Any) -> None:

@@ -22,6 +22,7 @@ from hypercontainer.model.volume_snapshots import VolumeSnapshotRequest
 
 from .conftest import DEADLINE, Lab
 
+LONG = 10 * DEADLINE  # seconds, within which a test has come to its end
 # Each number is in `a` before it is in `b`, and nothing is synced.
 WRITER = (
     "i=0; echo 0 >/d/a; echo 0 >/d/b; echo begun; "
@@ -80,7 +81,7 @@ async def test_whoever_freezes_it_and_is_gone_freezes_it_for_no_longer_than_was_
     runtime = shots.engine.containers.runtime(shots.engine.registry.container(writer))
     hold = require(runtime.agent, HoldVolumes).hold_process
     (name,) = runtime.volumes.values()
-    for silence, limit, status in ((60.0, 1.0, 3), (1.0, 60.0, 3), (60.0, 60.0, 0), (60.0, 60.0, 137)):
+    for silence, limit, status in ((LONG, 1.0, 3), (1.0, LONG, 3), (LONG, LONG, 0), (LONG, LONG, 137)):
         async with running(runtime.agent, hold(name, silence, limit)) as (handle, reader), asyncio.timeout(DEADLINE):
             await _frozen(handle, reader, "vol")
             if status == 0:
@@ -95,7 +96,7 @@ async def test_nothing_is_written_while_it_is_frozen(shots: Lab) -> None:
     writer = await written_to(shots, VolumeSpec(name="vol", size=64 << 20))
     runtime = shots.engine.containers.runtime(shots.engine.registry.container(writer))
     (name,) = runtime.volumes.values()
-    process = require(runtime.agent, HoldVolumes).hold_process(name, 60.0, 60.0)
+    process = require(runtime.agent, HoldVolumes).hold_process(name, LONG, LONG)
     disk = Path(shots.engine.registry.volume("vol").path)
     async with running(runtime.agent, process) as (handle, reader), asyncio.timeout(DEADLINE):
         await _frozen(handle, reader, "vol")

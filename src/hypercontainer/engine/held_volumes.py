@@ -18,7 +18,7 @@ from .runtime import Runtime
 from .streams import Reader
 
 _FREEZE = 60.0  # seconds in which what the guest has not written yet is on the disk
-_SILENCE = 10.0  # seconds without a word of ours, after which it goes on
+_SILENCE = 30.0  # seconds without a word of ours, after which it goes on; a busy host passes it on late
 _BEAT = 2.0  # seconds between two words
 
 
