@@ -15,6 +15,8 @@ def test_kept_and_made_anew_while_a_container_writes(hyper: Daemon) -> None:
     id_ = hyper.out("volume", "snapshot", "create", "-n", "monday", "-l", "a=b", "snapped")
     hyper.out("exec", "writer", "sh", "-c", "echo second >/d/file")
     assert "monday" in hyper.out("volume", "snapshot", "ls", "-q").split()
+    assert hyper.out("volume", "snapshot", "ls", "-q", "-f", "volume=snapped", "-f", "label=a=b") == "monday"
+    assert hyper.out("volume", "snapshot", "ls", "-q", "-f", "volume=snap") == ""
     (about,) = json.loads(hyper.out("volume", "snapshot", "inspect", "monday"))
     told = about["id"], about["volume"], about["manner"], about["labels"]
     assert told == (id_, "snapped", "frozen", {"a": "b"}) and about["diskUsage"] > 0

@@ -262,6 +262,21 @@ def test_whoever_goes_has_it_taken_back(act: Any, monkeypatch: pytest.MonkeyPatc
     act(scenario)
 
 
+def test_which_are_listed(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await volumes(VolumeSpec(name="vol"), VolumeSpec(name="vol2"))(s)
+        await take(s, "one", labels={"a": "b"})
+        await take(s, "two", "vol2")
+        wanted: dict[str, dict[str, list[str]]] = {
+            "one": {"volume": ["vol"]}, "two": {"name": ["tw"]}, "one two": {"manner": ["idle"]},
+            "": {"manner": ["frozen"]}, "one ": {"label": ["a=b"]},
+        }  # fmt: skip
+        for names, filters in wanted.items():
+            assert sorted(f.name for f in s.engine.volume_snapshots.all(filters)) == names.split(), filters
+
+    act(scenario)
+
+
 def test_what_is_refused(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(s: Stage) -> None:
         await volumes(VolumeSpec(name="vol"), VolumeSpec(name="dir", driver="directory"))(s)

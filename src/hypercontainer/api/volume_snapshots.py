@@ -6,6 +6,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from ..images.progress import Progress
+from ..model.filters import decode_filters
+from ..model.thing_filters import VOLUME_SNAPSHOT_FILTERS
 from ..model.volume_snapshots import VolumeSnapshot, VolumeSnapshotRequest
 from .progress import send_progress
 from .router import Context, Routes
@@ -33,10 +35,10 @@ async def create(c: Context) -> VolumeSnapshot | web.StreamResponse:
     return await made()
 
 
-@routes.get("/volume-snapshots")
+@routes.get("/volume-snapshots", query={"filters": f"JSON object of lists: {', '.join(VOLUME_SNAPSHOT_FILTERS)}"})
 async def list_(c: Context) -> list[VolumeSnapshot]:
     """List snapshots of volumes, newest first."""
-    return c.engine.volume_snapshots.all()
+    return c.engine.volume_snapshots.all(decode_filters(c.text("filters"), VOLUME_SNAPSHOT_FILTERS))
 
 
 @routes.get(_ID)

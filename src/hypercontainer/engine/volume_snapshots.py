@@ -20,11 +20,13 @@ from msgspec.structs import replace
 from ..errors import Conflict, HyperError, InvalidArgument, Unavailable, Unsupported
 from ..images.progress import Progress
 from ..model import ids
+from ..model.filters import Filters
 from ..model.host import Check
 from ..model.pods import VolumeSpec
 from ..model.principal import Tenant
 from ..model.quotas import Amounts
 from ..model.status import Volume
+from ..model.thing_filters import select_volume_snapshots
 from ..model.volume_snapshots import VolumeSnapshot, VolumeSnapshotRequest
 from ..sys import clock, tasks
 from ..sys.documents import UNREADABLE
@@ -142,9 +144,10 @@ class VolumeSnapshots:
     def _passing(self) -> Path:
         return self._directory / f"{_PASSING}{ids.new_id()[:12]}"
 
-    def all(self) -> list[VolumeSnapshot]:
-        """Newest first."""
-        found = [self._told(s) for s in naming.mine(self._known.values())]
+    def all(self, filters: Filters | None = None) -> list[VolumeSnapshot]:
+        """Those that the filters let through, newest first."""
+        mine = select_volume_snapshots(naming.mine(self._known.values()), filters or {})
+        found = [self._told(s) for s in mine]
         return sorted(found, key=lambda s: s.created_at, reverse=True)
 
     def info(self, key: str) -> VolumeSnapshot:

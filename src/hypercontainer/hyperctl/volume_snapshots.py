@@ -8,9 +8,12 @@ from typing import Any
 import click
 import msgspec
 
+from ..client.api import Query
 from ..client.base import raise_known, volume_snapshot_route
 from ..errors import Unavailable
+from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
+from ..model.thing_filters import VOLUME_SNAPSHOT_FILTERS
 from ..model.units import format_age, format_size
 from ..model.volume_snapshots import VolumeSnapshot, VolumeSnapshotRequest
 from .byte_progress import Bar
@@ -53,10 +56,13 @@ def create(name: str, label: tuple[str, ...], quiet: bool, volume: str) -> None:
 
 @snapshot.command(name="ls")
 @click.option("-q", "--quiet", is_flag=True, help="Only names.")
+@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE",
+              help=f"Only those: {', '.join(VOLUME_SNAPSHOT_FILTERS)}.")  # fmt: skip
 @click.option("--format", "format_", default="", metavar="table|json|TEMPLATE", help="How to print.")
-def list_(quiet: bool, format_: str) -> None:
+def list_(quiet: bool, filters: tuple[str, ...], format_: str) -> None:
     """List snapshots of volumes, newest first."""
-    found = client().call(list[VolumeSnapshot], "GET", _ROUTE)
+    query: Query = {"filters": encode_filters(read_filters(filters, VOLUME_SNAPSHOT_FILTERS))}
+    found = client().call(list[VolumeSnapshot], "GET", _ROUTE, query)
     if quiet:
         for s in found:
             print(s.name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Docker's filters of volumes and networks: of lists, and of prunes."""
+"""Docker's filters of volumes and networks: of lists, and of prunes; and such of snapshots of volumes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from ..errors import InvalidArgument
 from .filters import Filters, flag, has_labels
 from .network import DEFAULT_NETWORK, NetworkInfo
 from .status import Volume, VolumeInfo
+from .volume_snapshots import VolumeSnapshot
 
 VOLUME_FILTERS = ("name", "dangling", "driver", "label")
+VOLUME_SNAPSHOT_FILTERS = ("name", "volume", "manner", "label")
 NETWORK_FILTERS = ("name", "id", "driver", "label", "type", "scope", "dangling")
 VOLUME_PRUNE_FILTERS = ("all", "label")
 NETWORK_PRUNE_FILTERS = ("label", "until")
@@ -64,6 +66,15 @@ def select_volumes(found: Iterable[VolumeInfo], filters: Filters) -> list[Volume
     :raise InvalidArgument: a value is none.
     """
     return [v for v in found if volume_fits(v.volume, bool(v.used_by), filters)]
+
+
+def select_volume_snapshots(found: Iterable[VolumeSnapshot], filters: Filters) -> list[VolumeSnapshot]:
+    """Those that the filters let through; `volume` is one's whole name."""
+    return [
+        s for s in found
+        if fits(filters, "name", s.name) and ("volume" not in filters or s.volume in filters["volume"])
+        and ("manner" not in filters or s.manner in filters["manner"]) and has_labels(s.labels, filters)
+    ]  # fmt: skip
 
 
 def select_networks(found: Iterable[NetworkInfo], filters: Filters) -> list[NetworkInfo]:
