@@ -69,7 +69,7 @@ def test_every_field_of_the_podfile_has_a_test() -> None:
     structures = {
         n: t
         for n, t in vars(document).items()
-        if isinstance(t, type) and issubclass(t, document.Part) and t is not document.Part
+        if isinstance(t, type) and issubclass(t, document.Part) and not t.__subclasses__()  # which have its fields
     }
     fields = {n: {f.encode_name for f in msgspec.structs.fields(t)} for n, t in structures.items()}
     assert {n: set(rows) for n, rows in table.items()} == fields

@@ -317,18 +317,6 @@ class Service(Part, frozen=True, kw_only=True):
     volumes_from: Any = None
 
 
-class Hyper(document.Part, frozen=True, kw_only=True):
-    """What only HyperContainer has, of the podfile's fields."""
-
-    allow: list[str] = field(default_factory=list)
-    allow_hosts: list[str] = field(default_factory=list)
-    egress: Literal["", "open", "none"] = ""
-    security_groups: list[str] = field(default_factory=list)
-    inject_secrets: list[document.InjectedSecret] = field(default_factory=list)
-    ingress_rate: int | str = 0
-    egress_rate: int | str = 0
-
-
 class Compose(Part, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -339,6 +327,6 @@ class Compose(Part, frozen=True, kw_only=True):
     volumes: dict[str, Volume | None] = field(default_factory=dict)
     configs: dict[str, Source] = field(default_factory=dict)
     secrets: dict[str, Source] = field(default_factory=dict)
-    hyper: Hyper = field(default_factory=Hyper, name="x-hyper")
+    hyper: document.Traffic = field(default_factory=document.Traffic, name="x-hyper")
     include: Any = None
     models: Any = None

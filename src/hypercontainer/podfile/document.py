@@ -332,7 +332,19 @@ class NetworkMount(Part, frozen=True, kw_only=True):
     aliases: list[str] = field(default_factory=list)
 
 
-class Podfile(Part, frozen=True, kw_only=True):
+class Traffic(Part, frozen=True, kw_only=True):
+    """What comes to a pod and leaves it: of a compose file, which has nothing like it, too."""
+
+    allow: list[str] = field(default_factory=list)
+    allow_hosts: list[str] = field(default_factory=list)
+    egress: Literal["", "open", "none"] = ""
+    security_groups: list[str] = field(default_factory=list)
+    inject_secrets: list[InjectedSecret] = field(default_factory=list)
+    ingress_rate: int | str = 0
+    egress_rate: int | str = 0
+
+
+class Podfile(Traffic, frozen=True, kw_only=True):
     """One pod: a virtual machine and the containers in it."""
 
     id: str = ""
@@ -352,13 +364,6 @@ class Podfile(Part, frozen=True, kw_only=True):
     hosts: list[Host] = field(default_factory=list)
     network: str = ""
     networks: list[NetworkMount] = field(default_factory=list)
-    allow: list[str] = field(default_factory=list)
-    allow_hosts: list[str] = field(default_factory=list)
-    egress: Literal["", "open", "none"] = ""
-    security_groups: list[str] = field(default_factory=list)
-    inject_secrets: list[InjectedSecret] = field(default_factory=list)
-    ingress_rate: int | str = 0
-    egress_rate: int | str = 0
     init_containers: list[Container] = field(default_factory=list)
     containers: list[Container] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
