@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import tarfile
+import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,6 +27,9 @@ from hypercontainer.images.layout import Layout
 from hypercontainer.integrations.e2b import builds, starting, uploads
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.templates import LABEL, Template
+from hypercontainer.model.registry_auth import registry_auth
+from hypercontainer.sdk.api import Api
+from tests import registry
 
 from .served import Served, served
 
@@ -237,6 +241,31 @@ async def test_what_fails_leaves_nothing(
         assert found.status == "error" and found.reason.step == step, found
         assert re.search(says, found.reason.message, re.DOTALL), found.reason.message
         await account.check()
+
+
+async def test_a_registry_that_asks_for_a_login(template: Path, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import crypt  # goes with Python 3.13; what makes htpasswd files is not installed everywhere
+    (tmp_path / "users").write_text(f"me:{crypt.crypt('secret', crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16))}\n")
+    with registry.serving(tmp_path, f"auth: {{htpasswd: {{realm: r, path: {tmp_path / 'users'}}}}}\n") as own:
+        async with serving(template) as account:
+            image = f"{own.address}/team/small:1"
+            api = Api(str(account.s.path))
+            await api.do("POST", "/images/tag", {"name": "small", "new": image})
+            login = {"X-Registry-Auth": registry_auth("me", "secret")}
+            async with api.open("POST", "/images/push", {"name": image}, headers=login) as answer:
+                assert b'"error"' not in await answer.read()
+            await api.do("DELETE", "/images", {"name": image})
+            for password, status in (("wrong", "error"), ("secret", "ready")):
+                recipe = e2b.AsyncTemplate().from_image(image, "me", password).run_cmd("say x")
+                build = await e2b.AsyncTemplate.build_in_background(recipe, "mine", **account.options)
+                found = await ended(account.options, build)
+                assert found.status == status, found
+                if status == "error":
+                    assert (found.reason.step, "credentials" in found.reason.message) == ("base", True), found.reason
+                    await account.check()
+            assert "secret" not in repr(found) and image in account.images()
 
 
 async def test_the_clients_own_line_is_told(template: Path) -> None:
