@@ -144,7 +144,7 @@ class Place:
         self._pods += 1
         id_ = f"{os.getpid():06x}{self._pods:04x}".ljust(64, "e")
         asked = msgspec.structs.replace(spec or self.asks, ports=list(ports))
-        spec, attachments = self.networks.plan(id_, asked, [])
+        spec, attachments = self.networks.plan(id_, asked, [], [])
         pod = Pod(id=id_, name=f"pod{self._pods}", created_at=f"{self._pods:04}", hostname="h", vcpus=1,
                   memory=1 << 28, spec=spec, attachments=attachments, implicit=implicit)  # fmt: skip
         self.registry.put_pod(pod)

@@ -307,7 +307,7 @@ async def test_a_running_pod_joins_and_leaves(place: Place) -> None:
     pod = place.registry.pod(pod.id)
     assert len(machine.taps) == 2
     spare = next(t for t in machine.taps if t not in {a.tap for a in pod.attachments})
-    _, (made,) = place.networks.plan(pod.id, PodSpec(networks=[NetworkRequest(name="m")]), [])
+    _, (made,) = place.networks.plan(pod.id, PodSpec(networks=[NetworkRequest(name="m")]), [], [])
     made = msgspec.structs.replace(made, tap=spare, mac=machine.taps[spare], interface="eth1")
     place.registry.put_pod(msgspec.structs.replace(pod, attachments=[*pod.attachments, made]))
     with contextlib.ExitStack() as stack:
