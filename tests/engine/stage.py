@@ -43,6 +43,7 @@ from hypercontainer.images.disk import SUFFIX
 from hypercontainer.images.layout import Layout
 from hypercontainer.images.manifests import CONFIG, LAYER, MANIFEST, Descriptor, StoredImage
 from hypercontainer.jail.fake_groups import FakeGroups, FakeKernelGroups
+from hypercontainer.model.rates import UNBOUNDED, RateBounds
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.status import ContainerStatus
 from hypercontainer.network.fake import FakeChoice, FakeNet
@@ -121,8 +122,9 @@ class Stage:
     """One host."""
 
     def __init__(
-        self, root: Path, *, network: str = "user", net: FakeNet | None = None, factory: bool = False, **settings: Any
-    ) -> None:
+        self, root: Path, *, network: str = "user", net: FakeNet | None = None, factory: bool = False,
+        rates: RateBounds = UNBOUNDED, **settings: Any,
+    ) -> None:  # fmt: skip
         """With a `net` that is all that there is of networks; else the backends of a host on a kernel that is one."""
         self.paths = Paths(root, root / "run")
         self.paths.create()
@@ -137,7 +139,7 @@ class Stage:
         self.archive = b""  # of a snapshot that was exported
         self.killed = asyncio.Event()  # one has been, ever
         self.drivers = lambda: Drivers([SavingDriver(self.host) if factory else FakeDriver(self.host)])
-        self._network, self._factory, self._settings = network, factory, settings
+        self._network, self._factory, self._rates, self._settings = network, factory, rates, settings
         if factory:
             (root / "kernel").write_bytes(b"kernel")
             os.truncate(self.paths.cache / f"blank-{SCRATCH}.ext4", SCRATCH)  # a slot's disk has one size
@@ -173,7 +175,7 @@ class Stage:
             log_files=2,
             boot_timeout=30.0,
             insecure_registries=frozenset(),
-            network=NetworkSettings(default=self._network, user_network="slirp"),
+            network=NetworkSettings(default=self._network, user_network="slirp", rates=self._rates),
             factory=FactorySettings(enabled=self._factory),
             **{"virtiofs": False, **self._settings},
         )

@@ -19,6 +19,7 @@ from hypercontainer.guest.session import GuestSession
 from hypercontainer.model.egress import EgressPolicy
 from hypercontainer.model.network import Egress, Network, NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodPlan, PodSpec, Service, ServiceBackend
+from hypercontainer.model.rates import RateBounds
 from hypercontainer.model.specs import PortMapping
 from hypercontainer.model.status import Pod
 from hypercontainer.network import links
@@ -303,6 +304,26 @@ def test_a_guest_that_finds_its_interface_late_is_told_by_the_next_daemon(
         assert told.count("eth1") == 3 and _interfaces(s, "a") == {"home": "eth0", "away": "eth1"}
 
     act(scenario)
+
+
+def test_the_administrators_bounds_hold_for_all(template: Path) -> None:
+    async def scenario(s: Stage) -> None:
+        asked = {"plain": 0, "less": 1 << 19, "more": 1 << 30}
+        for name, rate in asked.items():
+            await s.run(name, ingress_rate=rate, egress_rate=rate)
+        pods = {p.name: p for p in s.engine.registry.pods()}
+        taps = {name: pods[name].attachments[0].tap for name in asked}
+        assert [s.kernel.taps[tap].rate for tap in taps.values()] == [1 << 21, 1 << 19, 1 << 21]
+        (backend,) = s.engine._network.choice.of(pods["plain"])
+        sends = {nic.tap: nic.rate for nic in backend._host._ruleset().nics}  # type: ignore[attr-defined]
+        assert [sends[tap] for tap in taps.values()] == [1 << 20, 1 << 19, 1 << 20]
+        await _networks(s, "away")
+        await s.call(s.engine.connect("plain", NetworkRequest(name="away")))
+        joined = s.engine.registry.pod("plain").attachments[1].tap
+        assert s.kernel.taps[joined].rate == 1 << 21
+
+    with stage(template, network="bridge", rates=RateBounds(1 << 20, 1 << 21)) as s:
+        play(s, whole(scenario))
 
 
 def test_a_pod_that_left_its_first_network_starts_again(act: Any) -> None:

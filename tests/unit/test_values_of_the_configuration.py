@@ -12,8 +12,8 @@ from hypercontainer.hyperd.config import load
 
 
 @pytest.mark.parametrize(
-    "key", ["cri_pod_memory", "scratch_size", "io_rate", "log_max_size", "image_size", "factory_memory",
-            "events_max_age", "builder.memory", "builder.keep"],
+    "key", ["cri_pod_memory", "scratch_size", "io_rate", "egress_rate", "ingress_rate", "log_max_size", "image_size",
+            "factory_memory", "events_max_age", "builder.memory", "builder.keep"],
 )  # fmt: skip
 def test_it_is_named(tmp_path: Path, key: str) -> None:
     table, _, name = key.rpartition(".")

@@ -74,14 +74,15 @@ def of_host(ground: Ground) -> Choice:
         ground.settings.egress_networks, Refusals(ground.events), runs_as, Secrets(ground.settings.paths).get
     )
     run, groups = ground.settings.paths.run, ground.registry.groups.of
-    return Backends(ground.registry, run, way, runs_as=runs_as, egress=egress, groups=groups)
+    rates = ground.settings.network.rates
+    return Backends(ground.registry, run, way, runs_as=runs_as, egress=egress, groups=groups, rates=rates)
 
 
 def assemble(ground: Ground, networks: Choice) -> Machinery:
     """Nothing is begun: what machines an earlier daemon left, `recover` finds."""
     settings, drivers, registry, allotments = ground.settings, ground.drivers, ground.registry, ground.allotments
     paths = settings.paths
-    network = PodNetwork(networks, HostPorts(registry))
+    network = PodNetwork(networks, HostPorts(registry), settings.network.rates.ingress)
     scratch, secrets = ScratchDisks(paths.cache, settings.scratch_size), Secrets(paths)
     roots = ImageRoots(ground.images, scratch.create, paths.scratch)
     parts = Parts(paths.cache, scratch, settings.scratch_size)

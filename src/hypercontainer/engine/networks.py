@@ -27,6 +27,7 @@ from ..model.network import (
 )
 from ..model.pods import PodSpec
 from ..model.quotas import Amounts
+from ..model.rates import UNBOUNDED, RateBounds
 from ..model.specs import HOST_GATEWAY, PortMapping
 from ..model.status import Pod, Pruned
 from ..model.thing_filters import select_networks
@@ -52,6 +53,7 @@ class NetworkSettings:
     subnet: str = "192.168.123.0/24"
     subnet6: str = "fd7c:9a1e:6b0d::/64"
     user_network: str = "auto"  # passt where it is installed, or slirp
+    rates: RateBounds = UNBOUNDED
 
 
 class Networks:

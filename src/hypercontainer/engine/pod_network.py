@@ -13,6 +13,7 @@ from ..hypervisor.driver import AnyNetwork, Machine, SpareNetwork, StreamNetwork
 from ..hypervisor.facets import NicAddition, NicHotplug, PortForwarding, require
 from ..model.host import Check
 from ..model.network import Attachment
+from ..model.rates import bounded
 from ..model.specs import PortMapping
 from ..model.statistics import EgressStats
 from ..model.status import Pod
@@ -47,9 +48,11 @@ def for_machine(nic: Nic) -> AnyNetwork:
 class PodNetwork:
     """Of every pod."""
 
-    def __init__(self, choice: Choice, ports: HostPorts) -> None:
+    def __init__(self, choice: Choice, ports: HostPorts, received: int = 0) -> None:
+        """`received` is what each NIC may receive at most, in bits per second, where a network can do that; 0: all."""
         self.choice = choice
         self._ports = ports
+        self._received = received
 
     # -- what is known before anything is taken ---------------------------------------
 
@@ -199,8 +202,8 @@ class PodNetwork:
         await self._limit(pod, backend, link)
 
     async def _limit(self, pod: Pod, backend: object, link: Link) -> None:
-        if pod.spec.ingress_rate and isinstance(backend, Rates):
-            await backend.limit(link, pod.spec.ingress_rate)
+        if (rate := bounded(pod.spec.ingress_rate, self._received)) and isinstance(backend, Rates):
+            await backend.limit(link, rate)
 
     async def release(self, pod_id: str) -> None:
         """Everything that the pod's network took, whichever it was. Idempotent.

@@ -21,6 +21,7 @@ from ..images.trust import Trust
 from ..jail.host_groups import PARENT
 from ..model.log_options import read_log_options
 from ..model.principal import Scope
+from ..model.rates import RateBounds, parse_rate
 from ..model.sentences import explain
 from ..model.specs import MEMORY_DEFAULT, LogDriver, LogOptions
 from ..model.units import parse_duration, parse_size
@@ -105,6 +106,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     control_group_parent: str = PARENT  # below hyperd's own group, or from the top where it begins with /
     io_weight: Annotated[int, Meta(ge=0, le=1000)] = 0  # of each virtual machine, beside others' 100; 0: as others
     io_rate: str = ""  # bytes per second that each may read, and write, on the disk of `root`; "": as many as it can
+    egress_rate: str = ""  # bits per second that each NIC in a network of this host may send; "": as many as it can
+    ingress_rate: str = ""  # and receive
     boot_timeout: Annotated[float, Meta(gt=0)] = 60.0  # seconds
     log_driver: LogDriver = "json-file"  # of containers that name none
     log_opts: dict[str, str] = {}  # of those, and of those that name the same one
@@ -231,6 +234,12 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return self._size("io_rate") if self.io_rate else 0
 
     @property
+    def rate_bounds(self) -> RateBounds:
+        """:raise InvalidArgument: a malformed rate."""
+        found = (value(name, getattr(self, name), parse_rate) for name in ("egress_rate", "ingress_rate"))
+        return RateBounds(*found)
+
+    @property
     def factory_bytes(self) -> int:
         return self._size("factory_memory")
 
@@ -307,6 +316,7 @@ def load(file: Path | None, overrides: dict[str, Any]) -> Config:
             config.user_numbers,
             config.control_group_path,
             config.io_bytes,
+            config.rate_bounds,
             config.cri_pod_bytes,
             config.socket_bits,
             config.audit,

@@ -136,6 +136,7 @@ def build_engine(config: Config, *, recover: bool = False) -> Engine:
             config.bridge_subnet,
             config.bridge_subnet6,
             config.user_network,
+            config.rate_bounds,
         ),
     )
     return Engine(settings, drivers, kernel, boot, groups=build_groups(config, paths))

@@ -5,9 +5,26 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 
 from ..errors import InvalidArgument
 from .network import Egress
+
+
+@dataclass(frozen=True)
+class RateBounds:
+    """What the administrator lets each NIC in a network of this host send and receive, in bits per second; 0: all."""
+
+    egress: int = 0
+    ingress: int = 0
+
+
+UNBOUNDED = RateBounds()
+
+
+def bounded(asked: int, most: int) -> int:
+    """The lower rate; 0 is none of either."""
+    return min(asked, most) if asked and most else asked or most
 
 
 def parse_rate(text: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..model.network import CNI, USER_MODES, Network
+from ..model.rates import UNBOUNDED, RateBounds
 from ..model.status import Pod
 from . import links, passt, tap
 from .backend import Backend, NicKind, Records
@@ -81,7 +82,7 @@ class Backends:
         self, records: Records, run: Path, user_network: str = "auto", *,
         finds_passt: Callable[[], bool] = finds_passt, cni_networks: Path = CONFIG,
         runs_as: passt.RunsAsOf = lambda _, __: passt.RunsAs(), egress: EgressSettings | None = None,
-        groups: GroupsOf = lambda _: (),
+        groups: GroupsOf = lambda _: (), rates: RateBounds = UNBOUNDED,
     ) -> None:  # fmt: skip
         """`run` is the daemon's own directory, of which no other has things; `user_network` is auto, passt or slirp."""
         self._records = records
@@ -89,7 +90,7 @@ class Backends:
         self._finds_passt = finds_passt
         self._fence = Fence(run)
         self._slirp, self._passt = Slirp(self._fence), Passt(self._fence, runs_as)
-        self._bridge = Bridge(records, egress or EgressSettings(), groups)
+        self._bridge = Bridge(records, egress or EgressSettings(), groups, rates)
         self._cni = Cni(records, cni_networks)
         self._explicit = Explicit(self._user_of)
         self._pinned: dict[str, Slirp] = {}  # the user-mode network of pods that start or run

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from ..errors import HyperError, Unavailable
 from ..model.network import Network
+from ..model.rates import RateBounds
 from ..model.specs import PortMapping
 from ..model.statistics import EgressStats
 from ..model.status import Pod
@@ -37,11 +38,11 @@ log = logging.getLogger(__name__)
 class HostNetwork:
     """What the running pods in networks need of the host."""
 
-    def __init__(self, records: Records, egress: EgressSettings, groups: GroupsOf) -> None:
+    def __init__(self, records: Records, egress: EgressSettings, groups: GroupsOf, rates: RateBounds) -> None:
         self._records = records
         self._groups = Groups(records, groups)
         self._gates = Gates(records, lambda pod_id: pod_id in self._up, egress)
-        self._made = RuleParts(records, self._gates, self._groups)
+        self._made = RuleParts(records, self._gates, self._groups, rates.egress)
         self._dropped = Dropped(self._gates.dropped_from, self._gates.dropped)
         self._lock = asyncio.Lock()
         self._watch = RuleWatch(TABLES, self._restore)

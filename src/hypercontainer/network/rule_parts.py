@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..model.network import Attachment, Network
+from ..model.rates import bounded
 from ..model.status import Pod
 from . import addresses
 from .backend import Records
@@ -21,10 +22,12 @@ from .ruleset import Nic, Redirect
 class RuleParts:
     """Records are replaced and never changed, so one that is the same object is the same."""
 
-    def __init__(self, records: Records, gates: Gates, groups: Groups) -> None:
+    def __init__(self, records: Records, gates: Gates, groups: Groups, most: int) -> None:
+        """`most` is what each NIC may send at most, in bits per second; 0: as much as it can."""
         self._records = records
         self._gates = gates
         self._groups = groups
+        self._most = most
         self._nics: dict[str, tuple[Pod, tuple[Nic, ...], frozenset[str]]] = {}  # and ids of networks, by the pod's
         self._bridges: dict[str, tuple[Network, int, Bridge]] = {}  # with the port of its gate, by the network's id
 
@@ -49,8 +52,8 @@ class RuleParts:
 
     def _nic(self, p: Pod, a: Attachment) -> Nic:
         return Nic(
-            a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow), p.spec.egress_rate,
-            self._redirect(p, a), self._groups.of_nic(p, a),
+            a.tap, a.mac, a.ip, a.ip6, addresses.link_local(a.mac), tuple(p.spec.allow),
+            bounded(p.spec.egress_rate, self._most), self._redirect(p, a), self._groups.of_nic(p, a),
         )  # fmt: skip
 
     def _redirect(self, pod: Pod, attachment: Attachment) -> Redirect | None:

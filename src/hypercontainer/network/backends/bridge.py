@@ -12,6 +12,7 @@ import msgspec
 
 from ...errors import InvalidArgument
 from ...model.network import Attachment, Network
+from ...model.rates import RateBounds
 from ...model.specs import PortMapping
 from ...model.statistics import EgressStats
 from ...model.status import Pod
@@ -41,9 +42,9 @@ class Bridge:
     kind = NicKind.TAP
     released_by_record = False
 
-    def __init__(self, records: Records, egress: EgressSettings, groups: GroupsOf) -> None:
+    def __init__(self, records: Records, egress: EgressSettings, groups: GroupsOf, rates: RateBounds) -> None:
         self._records = records
-        self._host = HostNetwork(records, egress, groups)
+        self._host = HostNetwork(records, egress, groups, rates)
 
     def links(self, pod: Pod) -> list[Link]:
         """The first network with a way out has the default route."""
