@@ -7,7 +7,7 @@ QUICK = -m "not slow" # of those, all but what `make slow` is for
 export PYTHONDONTWRITEBYTECODE = # the next run need not compile the tests again
 FILES = -n 2 --dist loadfile # two at a time, of different files: those with virtual machines
 
-.PHONY: demo caas-demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients agents docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers test-console test-oidc arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
+.PHONY: demo caas-demo test slow setup unit engine contract guest vm e2e coverage lint builder-image build-compare clients agents docker-compare oci-compare oci-validate podman-system conformance storms deaths upgrades chaos cycles calls lab test-kvm test-xen test-kubernetes test-drivers ci-drivers test-caas test-console test-oidc arm64 test-arm64 fuzz bench lock sbom proto man sync-sdk clean
 
 demo: ## set everything up, run a first container, print a transcript
 	@scripts/setup demo
@@ -148,6 +148,10 @@ ci-drivers: ## the same in short: one machine of each driver, run, exec, logs, r
 test-console: ## every page of the console in chromium, wide and narrow, light and dark; SHOTS=DIRECTORY leaves pictures there; some minutes
 	@scripts/setup console
 	$(PYTEST) -o timeout=600 tests/console
+
+test-caas: ## hyperd in a container, by deploy/caas: the image built on a Debian of mmdebstrap, podman, `docker compose`, pods; five minutes
+	@scripts/setup test
+	HYPER_TEST_CAAS=1 $(PYTEST) tests/e2e/test_caas_image.py
 
 OIDC = tests/oidc
 test-oidc: ## log-in by a certified OpenID provider, npm's oidc-provider: in a browser, by a code, by claims; a minute; node 20 or newer and npm

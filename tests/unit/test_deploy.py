@@ -14,8 +14,10 @@ from pathlib import Path
 import yaml
 
 from hypercontainer.cri.sandbox_request import HANDLERS
+from hypercontainer.engine.doctor import _TOOLS
 from hypercontainer.engine.metering.exposition import HELP
 from hypercontainer.hyperd.config import Config, load
+from hypercontainer.model.cluster import PROJECT, RUNTIME_CLASS_OF
 from hypercontainer.model.specs import GUEST_OVERHEAD
 from hypercontainer.oci.arguments import DEFAULT_ROOT
 from hypercontainer.oci.translation import MEMORY, VCPUS
@@ -121,3 +123,26 @@ def test_the_daemon_set_is_of_the_nodes_that_the_class_names() -> None:
     pod = yaml.safe_load((DEPLOY / "kubernetes/daemonset.yaml").read_text())["spec"]["template"]["spec"]
     beside = yaml.safe_load((DEPLOY / "kubernetes/runtimeclass-beside.yaml").read_text())
     assert pod["nodeSelector"] == beside["scheduling"]["nodeSelector"]
+
+
+def test_the_image_has_what_hyperd_starts_and_compose_its_directories() -> None:
+    dockerfile = (DEPLOY / "caas/Dockerfile").read_text()
+    needed = {*_TOOLS.values(), "qemu-system-x86", "nftables", "iproute2", "passt", "busybox-static", "libseccomp2"}
+    assert needed <= set(dockerfile.split())
+    ((name, service),) = yaml.safe_load((DEPLOY / "caas/compose.yaml").read_text())["services"].items()
+    places = {volume.rsplit(":/", 1)[-1].removesuffix(":ro") for volume in service["volumes"]}
+    assert name == "hyperd" and {"var/lib/hyper", "run/hyper", "etc/hyper"} <= places
+    assert service["privileged"] and service["network_mode"] == service["cgroup"] == "host"
+
+
+def test_pods_of_projects_are_admitted_with_classes_that_there_are() -> None:
+    policy, binding = yaml.safe_load_all((DEPLOY / "kubernetes/admission.yaml").read_text())
+    classes = {
+        c["metadata"]["name"] for c in yaml.safe_load_all((DEPLOY / "kubernetes/runtimeclasses.yaml").read_text())
+    }
+    first, _ = policy["spec"]["validations"]
+    assert set(re.findall(r"'(hyper[a-z-]*)'", first["expression"])) == classes
+    assert {v["expression"] for v in policy["spec"]["variables"]} >= {f"'{RUNTIME_CLASS_OF}'"}
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    [selected] = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert selected == {"key": PROJECT, "operator": "Exists"}
