@@ -30,6 +30,7 @@ class IdentityProvider:
     """What it says, and is asked; `claims` are beside those that a token has anyway, and in their place."""
 
     claims: dict[str, Any] = field(default_factory=dict)
+    elsewhere: dict[str, Any] | None = None  # claims at its userinfo; None: it has none
     described: dict[str, Any] = field(default_factory=dict)  # in its description, in place of what is there
     key: ECKey = field(default_factory=_key)
     forger: ECKey | None = None  # who signs in its place, by a key of the same name
@@ -55,7 +56,8 @@ class IdentityProvider:
         base = self.issuer
         return web.json_response({
             "issuer": base, "authorization_endpoint": f"{base}/authorize", "token_endpoint": f"{base}/token",
-            "jwks_uri": f"{base}/keys", "device_authorization_endpoint": f"{base}/device", **self.described,
+            "jwks_uri": f"{base}/keys", "device_authorization_endpoint": f"{base}/device",
+            **({} if self.elsewhere is None else {"userinfo_endpoint": f"{base}/userinfo"}), **self.described,
         })  # fmt: skip
 
     async def keys(self, request: web.Request) -> web.Response:
@@ -74,6 +76,11 @@ class IdentityProvider:
             "device_code": secrets.token_hex(8), "user_code": "ABCD-EFGH", "verification_uri": f"{self.issuer}/enter",
             "expires_in": 300, "interval": 1,
         })  # fmt: skip
+
+    async def userinfo(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "Bearer x":
+            return _error("invalid_token", 401)
+        return web.json_response({"sub": "ann-1", **(self.elsewhere or {})})
 
     async def redeem(self, request: web.Request) -> web.Response:
         if self.silent:
@@ -119,6 +126,7 @@ async def identity_provider() -> AsyncIterator[IdentityProvider]:
     app.router.add_get("/authorize", made.authorize)
     app.router.add_post("/device", made.device)
     app.router.add_post("/token", made.redeem)
+    app.router.add_get("/userinfo", made.userinfo)
     async with TestServer(app, host="127.0.0.1") as server:
         made.issuer = str(server.make_url("")).rstrip("/")
         yield made

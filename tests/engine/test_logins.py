@@ -194,6 +194,24 @@ async def test_claims_give_roles_and_take_them(
         assert len(await members("blue")) == 2
 
 
+async def test_claims_that_an_id_token_lacks_are_asked_for(template: Path, tmp_path: Path) -> None:
+    roles = {"ops": "blue/operator"}
+    async with doors(template, tmp_path, user_claim="email", roles_claim="groups", roles=roles) as d:
+        d.provider.elsewhere = {"email": "ann@example.org", "email_verified": True, "groups": ["ops"]}
+        status, text = await d.enter()
+        assert status == 200 and "logged in as ann" in text, text
+        d.provider.elsewhere["sub"] = "bob-1"
+        status, text = await d.enter()
+        assert status == 401 and "userinfo tells of another person" in text
+        d.provider.claims = d.provider.elsewhere | {"sub": "ann-1"}
+        before = d.provider.asked.count("/userinfo")
+        assert (await d.enter())[0] == 200
+        assert d.provider.asked.count("/userinfo") == before == 2  # it is asked for what is not known
+        d.provider.claims, d.provider.elsewhere = {}, {}
+        status, text = await d.enter()
+        assert status == 403 and "does not tell the claim" in text
+
+
 async def test_a_code_logs_in_who_has_it_entered(template: Path, tmp_path: Path) -> None:
     async with doors(template, tmp_path) as d:
         await _ann(d)

@@ -151,17 +151,12 @@ roles = { ops = "blue/operator" }
 """
 
 
-def test_claims_make_users_and_give_roles(tmp_path: Path) -> None:
-    with provider() as issuer, hyperd(tmp_path, issuer, ROLES) as (daemon, console):
+@pytest.mark.parametrize("where", ["token", "lean"])
+def test_claims_make_users_and_give_roles(tmp_path: Path, where: str) -> None:
+    """Of its ID tokens; or, as this provider does by default, of its userinfo."""
+    with provider(where) as issuer, hyperd(tmp_path, issuer, ROLES) as (daemon, console):
         assert "logged in as ann" in asyncio.run(enter(console, issuer, "ann"))[1]
         [member] = json.loads(daemon.out("organisation", "inspect", "blue"))[0]["members"]
         assert (member["user"], member["role"]) == ("ann", "operator")
         assert json.loads(daemon.out("user", "inspect", "ann"))[0]["login"] == "ann@example.org"
         assert "nobody here is known" in asyncio.run(enter(console, issuer, "bob"))[1]
-
-
-def test_claims_that_an_id_token_lacks_are_told(tmp_path: Path) -> None:
-    """As this provider is by default: they are at its userinfo, which is not asked."""
-    with provider("lean") as issuer, hyperd(tmp_path, issuer, ROLES) as (_, console):
-        _, text = asyncio.run(enter(console, issuer, "ann"))
-        assert "the identity provider does not tell the claim &#39;email&#39;" in text

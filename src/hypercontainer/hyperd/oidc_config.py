@@ -53,8 +53,16 @@ class OidcConfig(msgspec.Struct, forbid_unknown_fields=True):
         life = value("oidc.life", self.life, parse_duration)
         if not 60 <= life <= _LIFE_MAX:
             raise InvalidArgument(f"oidc.life {self.life} is not from a minute to 30 days", hint="write it like 12h")
+        wanted = [self.user_claim, self.roles_claim, *(["email_verified"] if self.user_claim == "email" else [])]
         provider = Provider(
-            ProviderSettings(self.issuer, self.client_id, self._secret(), tuple(self.scopes), self.cacert)
+            ProviderSettings(
+                self.issuer,
+                self.client_id,
+                self._secret(),
+                tuple(self.scopes),
+                self.cacert,
+                tuple(filter(None, wanted)),
+            )
         )
         roles = {word: _role(word, given) for word, given in self.roles.items()}
         return LoginsConfiguration(

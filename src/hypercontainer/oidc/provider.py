@@ -35,6 +35,7 @@ class ProviderSettings:
     secret: str = ""  # "": a public client
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     cacert: str = ""  # PEM file; "": this host's authorities
+    claims: tuple[str, ...] = ()  # that are asked for at its userinfo endpoint where an ID token lacks one
 
 
 class _Description(msgspec.Struct):
@@ -45,6 +46,7 @@ class _Description(msgspec.Struct):
     token_endpoint: str
     jwks_uri: str
     device_authorization_endpoint: str = ""
+    userinfo_endpoint: str = ""
     token_endpoint_auth_methods_supported: list[str] = msgspec.field(default_factory=lambda: [_BASIC])
     authorization_response_iss_parameter_supported: bool = False
 
@@ -126,6 +128,25 @@ class Provider:
         text = found.get("id_token")
         if not isinstance(text, str):
             raise Unauthorized("the identity provider gave no ID token", hint="ask for the scope openid")
+        claims = await self._verified(described, text, nonce)
+        if described.userinfo_endpoint and not claims.keys() >= set(self.settings.claims):
+            return {**await self._userinfo(described, found.get("access_token"), claims["sub"]), **claims}
+        return claims
+
+    async def _userinfo(self, described: _Description, token: object, sub: str) -> dict[str, Any]:
+        """What else it tells of them (OpenID Connect Core 1.0, 5.3).
+
+        :raise Unauthorized: it tells of another person. :raise Unavailable: it does not answer, or by a signed answer.
+        """
+        headers = {"Authorization": f"Bearer {token}"}
+        told = await self._ask("GET", described.userinfo_endpoint, headers=headers)
+        if told.get("sub") != sub:  # 5.3.2: a token may have been put in another's place
+            raise Unauthorized(
+                "the identity provider's userinfo tells of another person", hint="begin the log-in again"
+            )
+        return told
+
+    async def _verified(self, described: _Description, text: str, nonce: str) -> dict[str, Any]:
         names = {"issuer": described.issuer, "client": self.settings.client, "nonce": nonce}
         had = self._keys is not None and clock.seconds() - self._keyed < _FRESH
         try:
@@ -152,8 +173,8 @@ class Provider:
                 )
             for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
                 check_address("an address of the identity provider", endpoint)
-            if found.device_authorization_endpoint:
-                check_address("an address of the identity provider", found.device_authorization_endpoint)
+            for endpoint in filter(None, (found.device_authorization_endpoint, found.userinfo_endpoint)):
+                check_address("an address of the identity provider", endpoint)
             self._description, self._described = found, clock.seconds()
         return self._description
 
