@@ -146,7 +146,8 @@ async def test_without_a_limit_the_machine_is_the_limit(lab: Lab) -> None:
     assert lab.engine.registry.container(id_).state.oom_killed
 
 
-async def test_limits_are_in_the_control_group(lab: Lab) -> None:
+async def test_limits_are_in_the_control_group(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the lab has one
     result = await lab.sh(
         "cd /sys/fs/cgroup; cat memory.max cpu.max pids.max; nproc",
         resources=Resources(memory=64 << 20, cpus=1.5, pids=50),
