@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest import mock
 
 import pytest
+from dnslib import DNSRecord
 from msgspec.structs import replace
 
 from hypercontainer.engine.principal import asked_by
@@ -23,6 +25,7 @@ from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.specs import ContainerSpec, HealthCheck, PortMapping
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
+from hypercontainer.network.dns import NameServer
 
 from .stage import IMAGE, Stage
 
@@ -111,6 +114,31 @@ def test_a_name_leads_to_a_deployment_or_to_pods(act: Any) -> None:
             await made(s, name="Web", replicas=0)
         await made(s, name="a", replicas=0)
         for name in ("a", "web"):
+            await s.call(s.engine.keeper.remove(name))
+
+    act(scenario, network="bridge")
+
+
+def test_replicas_may_have_the_deployments_name_as_their_host_name(act: Any) -> None:
+    """It leads to the deployment alone all the same."""
+    servers: list[NameServer] = []
+
+    async def opened(self: NameServer, *_: Any) -> None:
+        servers.append(self)
+
+    async def scenario(s: Stage) -> None:
+        with mock.patch.object(NameServer, "open", opened):
+            info = await made(s, container=replace(SLEEP, hostname="web", aliases=["Web"]))
+            await asyncio.sleep(1)
+        assert (told(s).state, told(s).ready) == ("complete", 3)
+        assert {s.engine.registry.container(m.container).hostname for m in told(s).members} == {"web"}
+        answer = servers[0].answer(bytes(DNSRecord.question("web").pack()))
+        assert answer
+        assert [str(r.rdata) for r in DNSRecord.parse(answer).rr] == [info.address]
+        await made(s, "shop", container=replace(SLEEP, hostname="web"), replicas=1)
+        await asyncio.sleep(1)
+        assert "web is a deployment's name in network bridge" in told(s, "shop").message  # and not this one's
+        for name in ("shop", "web"):
             await s.call(s.engine.keeper.remove(name))
 
     act(scenario, network="bridge")

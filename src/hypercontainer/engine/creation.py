@@ -15,6 +15,7 @@ from ..images.manifests import StoredImage
 from ..images.root import RootSource
 from ..images.store import ImageStore
 from ..model import ids
+from ..model.deployments import LABEL as REPLICA_OF
 from ..model.pods import SHM_DEFAULT, PodSpec
 from ..model.ports import published
 from ..model.quotas import Amounts
@@ -146,7 +147,8 @@ class Creation:
             hosts=spec.hosts,
         )
         hostname = spec.hostname or ids.short(id_)
-        pod_spec, attachments = self._placement.plan(id_, pod_spec, spec.aliases, (name, hostname))
+        replica_of = spec.labels.get(REPLICA_OF, "")
+        pod_spec, attachments = self._placement.plan(id_, pod_spec, spec.aliases, (name, hostname), replica_of)
         return Pod(
             id=id_,
             name=name,

@@ -180,9 +180,10 @@ class Networks:
     # -- pods -----------------------------------------------------------------------
 
     def plan(
-        self, pod_id: str, spec: PodSpec, aliases: list[str], names: Sequence[str]
+        self, pod_id: str, spec: PodSpec, aliases: list[str], names: Sequence[str], replica_of: str = ""
     ) -> tuple[PodSpec, list[Attachment]]:
-        """The specification with its network named, and the pod's NICs. `names` are its own, beside its aliases.
+        """The specification with its network named, and the pod's NICs. `names` are its own, beside its aliases;
+        `replica_of` is a deployment's id.
 
         :raise NotFound: no such network. :raise Conflict: an address, or a name, is taken.
         """
@@ -194,7 +195,7 @@ class Networks:
         found: list[Attachment] = []
         for request in requests:
             found.append(self._attachment(pod_id, request, len(found), found, aliases))
-            check_names(self._registry, found[-1], names)
+            check_names(self._registry, found[-1], names, replica_of)
         pod = Pod(
             id=pod_id, name="", created_at="", hostname="", vcpus=0, memory=0, spec=named, attachments=found
         )  # as far as it is known
@@ -251,9 +252,6 @@ class Networks:
         """All places in it, also those of pods of which no record tells yet."""
         recorded = [a for p in self._registry.attached(network) for a in p.attachments if a.is_of(network)]
         return recorded + self._awaited(network)
-
-    def _is_awaited(self, network: Network) -> bool:
-        return bool(self._awaited(network))
 
     def _awaited(self, network: Network) -> list[Attachment]:
         """Places in it of pods of which no record tells yet, and of those that join it."""
@@ -377,8 +375,11 @@ def _spare(pod: Pod, runtime: Runtime) -> str | None:
     return next((t for t in runtime.nics if t not in taken and tap.number_of(pod.id, t) is not None), None)
 
 
-def check_names(registry: Registry, place: Attachment, names: Sequence[str]) -> None:
-    """Whether a pod may be found by these, and its aliases. :raise Conflict: a deployment is, by one of them."""
+def check_names(registry: Registry, place: Attachment, names: Sequence[str], replica_of: str = "") -> None:
+    """Whether a pod may have these, and its aliases: its own deployment's name leads to that alone, whatever the host
+    name of its replicas. :raise Conflict: one of them is another deployment's.
+    """
     known = {name.lower() for name in (*names, *place.aliases)}
-    if taken := [b.name for b in registry.balanced() if b.network == place.network_id and b.name.lower() in known]:
+    others = (b for b in registry.balanced() if b.network == place.network_id and b.id != replica_of)
+    if taken := [b.name for b in others if b.name.lower() in known]:
         raise Conflict(f"{taken[0]} is a deployment's name in network {place.network}", hint="choose another name")

@@ -71,17 +71,17 @@ class Placement:
         return self.sizes[name]
 
     def plan(
-        self, id_: str, spec: PodSpec, aliases: list[str], names: Sequence[str]
+        self, id_: str, spec: PodSpec, aliases: list[str], names: Sequence[str], replica_of: str = ""
     ) -> tuple[PodSpec, list[Attachment]]:
         """The specification with its networks, and the pod's places in these; its driver is of those that there are.
-        `names` are the pod's own, beside its aliases.
+        `names` are the pod's own, beside its aliases; `replica_of` is a deployment's id.
 
         :raise InvalidArgument: no such driver. :raise NotFound: no such network, or security group.
         :raise Conflict: an address, or a name, is taken.
         """
         self._drivers.get(spec.driver)
         self._registry.groups.check(spec.security_groups)
-        return self._networks.plan(id_, spec, aliases, names)
+        return self._networks.plan(id_, spec, aliases, names, replica_of)
 
     async def choose_driver(self, pod: Pod, mounts: Iterable[Mount] = (), *, rootfs: bool = False) -> Pod:
         """The pod with its driver, and why it has that one; `mounts` are those of a container that it is to get, whose

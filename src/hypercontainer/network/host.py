@@ -214,7 +214,9 @@ class HostNetwork:
         found: list[str] = []
         for where in networks:
             spread = [b for b in self._records.balanced() if b.network == where.id]
-            found += sorted({b.address for b in spread if b.name.lower() == name})
+            if deployed := {b.address for b in spread if b.name.lower() == name}:
+                found += sorted(deployed)  # and no replica that has it for its host name
+                continue
             for pod in self._records.attached(where):
                 for a in pod.attachments if pod.id in self._up else []:
                     if a.is_of(where) and name in (
