@@ -186,6 +186,8 @@ wait
 ip addr del {theirs}/32 dev eth0
 ip link set eth0 down; ip link set eth0 address {mac}; ip link set eth0 up
 ping -c 2 -w 2 {them}; arping -c 2 -w 2 -I eth0 {them}
+ip link set eth0 down; ip link set eth0 address {own_mac}; ip link set eth0 up
+ip addr add {own_six}/64 dev eth0; ip route replace default via {gateway}; ip -6 route replace default via {gateway_six}
 """
 
 
@@ -196,7 +198,7 @@ def test_forged_and_multicast_frames_do_not_come_there(projects: Projects) -> No
     script = _FORGE.format(
         theirs=f"{blue.gateway.removesuffix('.1')}.77", theirs_net=f"{blue.gateway.removesuffix('.1')}.0/24",
         gateway=red.gateway, them=blue.ip, six=blue.ip6, mark=MARK, mac=blue.mac,
-        broadcast=f"{blue.gateway.removesuffix('.1')}.255",
+        broadcast=f"{blue.gateway.removesuffix('.1')}.255", own_mac=red.mac, own_six=red.ip6, gateway_six=red.gateway6,
     )  # fmt: skip
     with projects.watching(red.tap, *marks) as sent, projects.watching(blue.tap, *marks) as came:
         projects.inside(red, script)
