@@ -3,14 +3,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hypercontainer.engine.principal import asked_by
 from hypercontainer.images.trust import Trust
+from hypercontainer.model.cron import CronRequest
+from hypercontainer.model.deployments import DeploymentRequest
+from hypercontainer.model.policy import Policy
+from hypercontainer.model.principal import Principal
+from hypercontainer.model.specs import ContainerSpec
+from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 
-from .stage import IMAGE
+from .stage import IMAGE, Stage
 from .test_tenancy import cloud
 
 BOX: dict[str, Any] = {"image": IMAGE, "name": "a"}
@@ -115,3 +123,32 @@ async def test_a_process_gets_no_more_than_its_container_may_have(template: Path
         assert (await c.ask("PUT", "/projects/db/policy", {"capabilities": []})).status == 200
         got = await c.ask("POST", "/containers/a/exec", {"command": ["true"], "privileged": True}, project="db")
         assert got.status == 403 and "(capabilities: none)" in got.json["message"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_deployments_and_jobs_make_is_by_the_policy_of_that_time(act: Any, before: bool) -> None:
+    """Of drivers, which is looked at as a container is made, and of what was asked for before there was a policy."""
+    strict, box = Policy(drivers=["firecracker"], privileged=False), ContainerSpec(image=IMAGE, privileged=not before)
+
+    async def scenario(s: Stage) -> None:
+        tenancy = s.engine.tenancy
+        tenancy.organisations.create(OrganisationRequest(name="blue"))
+        web = tenancy.projects.create(ProjectRequest(name="web"))
+        s.give_image(web.id)
+        if before:
+            tenancy.projects.restrict("web", strict)
+        who = Principal("token:x", web.id, frozenset({"operate", "read"}))
+        with asked_by(who._replace(policy=strict if before else None)):
+            s.engine.deployments.create(DeploymentRequest(name="d", container=box, replicas=1))
+            s.engine.crons.create(CronRequest(name="j", schedule="* * * * *", container=box))
+        tenancy.projects.restrict("web", strict)
+        await asyncio.sleep(61)
+        with asked_by(who):
+            says = f"the project's policy ({'drivers: firecracker' if before else 'privileged'}) does not allow"
+            assert says in s.engine.deployments.info("d").message
+            assert says in s.engine.crons.info("j").runs[0].error
+            assert s.engine.registry.containers() == []
+            await s.engine.keeper.remove("d")
+            await s.engine.cron_runner.remove("j", force=True)
+
+    act(scenario, network="bridge")

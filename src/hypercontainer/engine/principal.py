@@ -16,6 +16,7 @@ from typing import Protocol, TypedDict
 
 from msgspec import UNSET
 
+from ..model.policy import Policy
 from ..model.principal import DAEMON, SCOPES, Principal, Scope, Tenant
 
 
@@ -97,6 +98,6 @@ def own_scopes() -> list[Scope]:
     return [s for s in SCOPES if s in current().scopes]
 
 
-def acting_for(record: Acting) -> contextlib.AbstractContextManager[None]:
-    """What is done in here is done as by who made the record."""
-    return asked_by(Principal(record.owner, record.tenant, frozenset(record.scopes)))
+def acting_for(record: Acting, policy: Policy | None) -> contextlib.AbstractContextManager[None]:
+    """What is done in here is done as by who made the record, under their project's policy as it is now."""
+    return asked_by(Principal(record.owner, record.tenant, frozenset(record.scopes), policy=policy))

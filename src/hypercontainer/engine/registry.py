@@ -14,6 +14,7 @@ from ..errors import Conflict, HyperError, InvalidArgument, NotFound
 from ..model.fips import Fip
 from ..model.ids import new_name, short
 from ..model.network import Attachment, Network
+from ..model.policy import Policy
 from ..model.principal import DAEMON, Tenant
 from ..model.status import Container, Pod, Volume
 from ..network.balanced import Balanced
@@ -54,6 +55,7 @@ class Registry:
         self.floating: Callable[[], Floating] = Floating  # addresses of pods
         self.keeps: Callable[[str], list[str]] = lambda network: []  # what needs a network beside its pods
         self.balanced: Callable[[], tuple[Balanced, ...]] = lambda: ()
+        self.policy_of: Callable[[Tenant], Policy | None] = lambda tenant: None  # of a project
         self.on_change: Callable[[str], None] = lambda pod_id: None  # called when a pod's or a member's record changes
         self.changed = asyncio.Event()  # pulsed when a container's or a pod's record changes
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from ..errors import Conflict
+from ..model.policy import Policy
 from ..model.principal import Tenant
 from ..model.tenancy import Organisation, Project, Role, User
 from ..state import changes as rows
@@ -87,6 +88,11 @@ class Tenants:
     def project(self, tenant: Tenant) -> Project | None:
         """The one whose things have this tenant; None for those of no project."""
         return self._projects.get(tenant) if tenant else None
+
+    def policy_of(self, tenant: Tenant) -> Policy | None:
+        """Of the project whose things have this tenant."""
+        project = self.project(tenant)
+        return project.policy if project else None
 
     def projects_of(self, organisation: str) -> list[Project]:
         """Those of an organisation, by its id, by their names."""

@@ -108,6 +108,7 @@ class Wired:
         self.events.tenant_of = self.registry.tenant_of
         self.audit = AuditLog(settings.audit, self.events) if settings.audit else None
         self.tenants = Tenants(self.registry.journal)
+        self.registry.policy_of = self.tenants.policy_of
         self.tokens = Tokens(self.registry.journal, self.events, self.tenants)
         self.images = ImageStore(
             paths.images, insecure=settings.insecure_registries, in_use=self._images_in_use, limits=settings.images,

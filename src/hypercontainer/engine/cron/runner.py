@@ -131,7 +131,7 @@ class Runner:
     async def _guarded(self, record: Cron, run: CronRun, before: list[asyncio.Task[None]]) -> None:
         forget(record.tenant)
         try:
-            with acting_for(record):
+            with acting_for(record, self._registry.policy_of(record.tenant)):
                 if record.concurrency == "replace":
                     await self._end_others(record, run, before)
                 run = await self._carried_out(record, run)

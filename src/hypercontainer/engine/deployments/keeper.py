@@ -90,7 +90,7 @@ class Keeper:
         while record := self._deployments.get(id_):
             changed, other = self._registry.changed, self._deployments.changed
             try:
-                with acting_for(record):
+                with acting_for(record, self._registry.policy_of(record.tenant)):
                     pause = await self._step(record, seen)
                 await self._apply()
             except HyperError as error:
