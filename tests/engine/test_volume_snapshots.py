@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from hypercontainer.model.principal import Principal
 from hypercontainer.model.quotas import Quota
 from hypercontainer.model.volume_snapshots import VolumeSnapshot, VolumeSnapshotRequest
 from hypercontainer.protocol.constants import Builtin, Capability
+from hypercontainer.sys import files
 
 from .scenes import VOLUME, plan, spec, volumes
 from .stage import Stage
@@ -262,6 +264,64 @@ def test_whoever_goes_has_it_taken_back(act: Any, monkeypatch: pytest.MonkeyPatc
     act(scenario)
 
 
+def test_a_volume_that_is_made_has_nobody_wait_and_ends_with_its_client(
+    act: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(s: Stage) -> None:
+        await volumes(VolumeSpec(name="vol"))(s)
+        await take(s)
+        begun, go_on, pieces, copy = asyncio.Event(), threading.Event(), 0, files._copy_range
+        loop = asyncio.get_running_loop()
+
+        def slowly(*args: int) -> int:
+            nonlocal pieces
+            pieces += 1
+            if pieces == 1:
+                loop.call_soon_threadsafe(begun.set)
+                assert go_on.wait(60)
+            return copy(*args)
+
+        monkeypatch.setattr(files, "_PIECE", 4096)
+        monkeypatch.setattr(files, "_copy_range", slowly)
+        assert s.daemon
+        making = s.daemon.call(s.engine.volume_snapshots.create_volume(VolumeSpec(name="new", snapshot="shot")))
+        try:
+            await begun.wait()
+            await asyncio.wait_for(s.call(s.engine.volumes.create(VolumeSpec(name="other"))), 60)
+            assert not making.done()
+            pieces = 1  # the other's may be copied, too
+            making.cancel()
+            for _ in range(20):  # it has heard of that
+                await asyncio.sleep(0)
+        finally:
+            go_on.set()
+            await asyncio.wait([making])
+        assert pieces == 1 and sorted(os.listdir(s.paths.volumes)) == ["other", "vol"]
+        await s.call(s.engine.volume_snapshots.remove("shot"))
+
+    act(scenario)
+
+
+def test_what_is_kept_is_on_the_disk_before_it_is_known(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(s: Stage) -> None:
+        await volumes(VolumeSpec(name="vol"))(s)
+        synced: list[str] = []
+        sync = os.fsync
+
+        def heard(fd: int) -> None:
+            synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+            sync(fd)
+
+        monkeypatch.setattr(os, "fsync", heard)
+        await take(s)
+        first, second = (os.path.basename(path) for path in synced[:2])
+        assert first == volume_snapshots.DISK and volume_snapshots.DOCUMENT in second
+        made = await make(s)
+        assert any(path.endswith(made.name) for path in synced[2:])
+
+    act(scenario)
+
+
 def test_which_are_listed(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         await volumes(VolumeSpec(name="vol"), VolumeSpec(name="vol2"))(s)
@@ -308,7 +368,6 @@ def test_what_is_refused(act: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             raise NoSpace("no space left")
 
         monkeypatch.setattr(volume_copies, "copy_sparse", full)
-        monkeypatch.setattr(volume_snapshots, "copy_sparse", full)
         with pytest.raises(NoSpace):
             await take(s, "other")
         with pytest.raises(NoSpace):

@@ -36,7 +36,6 @@ SHORT = {
     "hypervisor/qemu/driver.py QemuDriver._trial",
     # In a thread already, by who is handed it.
     "engine/forks/layers.py copy_whole",
-    "engine/volume_snapshots.py VolumeSnapshots.create_volume",
     # A log, of which nothing may be written meanwhile: 10 MB where nobody says otherwise.
     "engine/forks/taking.py _copy_logs",
     # A few small files.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,6 +103,22 @@ class _GivenUp(Exception):
     """Nobody waits for the copy any more."""
 
 
+async def copy_or_give_up(source: Path, target: Path, told: Callable[[int], None] = lambda count: None) -> None:
+    """As `copy_sparse`; with who is cancelled it ends soon, and leaves nothing."""
+    given_up = False
+
+    def heard(count: int) -> None:
+        if given_up:
+            raise _GivenUp
+        told(count)
+
+    def give_up() -> None:
+        nonlocal given_up
+        given_up = True
+
+    await tasks.in_thread(lambda: copy_sparse(source, target, heard), give_up)
+
+
 class _Copy:
     """One that is under way."""
 
@@ -114,7 +131,6 @@ class _Copy:
         self.total = self._bytes()
         self.limit = _WAIT + self.total / _RATE
         self._passed = 0
-        self._given_up = False
         self._still = 0.0  # seconds that the last one took
 
     def _bytes(self) -> int:
@@ -131,7 +147,7 @@ class _Copy:
         self.target.unlink(missing_ok=True)
         try:
             with no_space_as_error(self.target.parent):
-                await tasks.in_thread(lambda: copy_sparse(self.source, self.target, self._told), self._give_up)
+                await copy_or_give_up(self.source, self.target, self._told)
         except FileNotFoundError:
             raise NotFound(f"volume {self.volume.name} has gone", hint="see `hyperctl volume ls`") from None
         self._still = clock.seconds() - began
@@ -149,10 +165,5 @@ class _Copy:
 
     def _told(self, count: int) -> None:
         """By the thread that copies."""
-        if self._given_up:
-            raise _GivenUp
         self._passed += count
         self.progress.update(self.volume.name, "Copying", min(self._passed, self.total), self.total)
-
-    def _give_up(self) -> None:
-        self._given_up = True

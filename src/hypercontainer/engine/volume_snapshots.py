@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from ..model.thing_filters import select_volume_snapshots
 from ..model.volume_snapshots import VolumeSnapshot, VolumeSnapshotRequest
 from ..sys import clock, tasks
 from ..sys.documents import UNREADABLE
-from ..sys.files import copy_sparse, no_space_as_error, write_atomically
+from ..sys.files import no_space_as_error, write_atomically
 from ..sys.removal import removed
 from ..sys.trees import disk_usage
 from . import naming
@@ -38,7 +39,7 @@ from .events import Events
 from .paths import Paths
 from .principal import current, owned
 from .registry import Registry
-from .volume_copies import VolumeCopies
+from .volume_copies import VolumeCopies, copy_or_give_up
 from .volumes import Volumes
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ class VolumeSnapshots:
         spec = _as_it_was(spec, snapshot)
         self._used[snapshot.id] += 1
         try:
-            return await self._volumes.create(spec, partial(copy_sparse, self._directory / snapshot.id / DISK))
+            return await self._volumes.create(spec, partial(_copy, self._directory / snapshot.id / DISK))
         finally:
             self._used[snapshot.id] -= 1
 
@@ -206,8 +207,20 @@ def _as_it_was(spec: VolumeSpec, snapshot: VolumeSnapshot) -> VolumeSpec:
     return replace(spec, driver="block", size=same.size, fstype=same.fstype, format=same.format)
 
 
+async def _copy(source: Path, target: Path) -> None:
+    await copy_or_give_up(source, target)
+    await tasks.in_thread(partial(_sync, target))
+
+
+def _sync(path: Path) -> None:
+    """A power cut leaves no record of what is not on the disk. It blocks."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _write(directory: Path, snapshot: VolumeSnapshot) -> None:
     """It blocks."""
+    _sync(directory / DISK)
     write_atomically(directory / DOCUMENT, msgspec.json.encode(snapshot))
 
 

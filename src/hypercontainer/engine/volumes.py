@@ -6,9 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,6 +17,7 @@ from ..errors import Conflict, InvalidArgument, NotFound
 from ..model import ids
 from ..model.filters import Filters, flag
 from ..model.pods import VolumeRequest, VolumeSpec
+from ..model.principal import Tenant
 from ..model.quotas import Amounts
 from ..model.specs import ContainerSpec, Mount
 from ..model.status import MountPoint, Pod, PodVolume, Pruned, Volume, VolumeInfo
@@ -38,6 +40,7 @@ _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 _NEW, _GONE = ".new-", ".gone-"  # what is being made or removed is called; no volume's name begins with a dot
 NO_IMAGES: Mapping[str, PodVolume] = {}
 _IMAGES = ("raw", "qcow2", "vdi")
+Copy = Callable[[Path], Awaitable[None]]  # makes the file that is named
 
 
 class Volumes:
@@ -54,7 +57,7 @@ class Volumes:
         self._secrets = secrets
         self._events = events
         self._default: Literal["block", "directory"] = default
-        self._creating = asyncio.Lock()
+        self._creating: WeakValueDictionary[tuple[Tenant, str], asyncio.Lock] = WeakValueDictionary()
         self._end_unfinished()
 
     def _end_unfinished(self) -> None:
@@ -77,15 +80,18 @@ class Volumes:
 
     # -- named ones -----------------------------------------------------------------
 
-    async def create(self, spec: VolumeSpec, copy: Callable[[Path], None] | None = None) -> Volume:
-        """One that exists already and is the same is returned, as Docker does; never where `copy` makes its file, which
-        blocks.
+    def _alone(self, name: str) -> asyncio.Lock:
+        """With this name of who asks: a large copy has nobody wait who makes another."""
+        return self._creating.setdefault((current().tenant, name), asyncio.Lock())
+
+    async def create(self, spec: VolumeSpec, copy: Copy | None = None) -> Volume:
+        """One that exists already and is the same is returned, as Docker does; never where `copy` makes its file.
 
         :raise Conflict: when it exists and is another.
         """
         name = spec.name or ids.new_id()
         _check_name(name)
-        async with self._creating:
+        async with self._alone(name):
             if have := self._registry.find_volume(name):
                 if copy or have.driver != (spec.driver or have.driver) or (spec.size and have.size != spec.size):
                     raise Conflict(
@@ -101,39 +107,38 @@ class Volumes:
         plain = spec.name and not spec.size and (spec.fstype, spec.format) == (VolumeSpec().fstype, VolumeSpec().format)
         return spec.driver or (self._default if plain else "block")
 
-    async def copy(self, volume: PodVolume, size: int, copy: Callable[[Path], None]) -> Volume:
-        """A volume without a name, of so many bytes; `copy` makes its file, of another's disk, which is raw. It blocks.
+    async def copy(self, volume: PodVolume, size: int, copy: Copy) -> Volume:
+        """A volume without a name, of so many bytes; `copy` makes its file, of another's disk, which is raw.
 
         :raise NoSpace: when the disk is full; nothing is left behind.
         """
         before = self._registry.find_volume(volume.named)
         labels = before.labels if before else {}
         spec = VolumeSpec(driver="block", size=size, fstype=volume.fstype, labels=labels)
-        async with self._creating:
-            made = await self._make_admitted(ids.new_id(), spec, copy)
+        made = await self._make_admitted(ids.new_id(), spec, copy)
         self._events.publish("volume", "create", made.name, tenant=made.tenant, driver=made.driver)
         return made
 
-    async def _fill(self, target: Path, spec: VolumeSpec, copy: Callable[[Path], None] | None) -> None:
+    async def _fill(self, target: Path, spec: VolumeSpec, copy: Copy | None) -> None:
         """With what `copy` makes, or an empty file system."""
         if copy is None:
             await self._blocks.create(target, size=spec.size, fstype=spec.fstype, format_=spec.format)
             return
         with no_space_as_error(target.parent):
-            await tasks.in_thread(lambda: copy(target))
+            await copy(target)
 
     def bytes_of(self, requests: Iterable[VolumeRequest]) -> int:
         """What the disks may grow to that are made with a pod, and go with it."""
         disks = [r for r in requests if not r.source and r.format in ("", *_IMAGES)]
         return sum(r.size or self._blocks.default_size for r in disks)
 
-    async def _make_admitted(self, name: str, spec: VolumeSpec, copy: Callable[[Path], None] | None = None) -> Volume:
+    async def _make_admitted(self, name: str, spec: VolumeSpec, copy: Copy | None = None) -> Volume:
         """:raise QuotaExceeded: who asks may not have so much; and what `_make` raises."""
         disk = (spec.size or self._blocks.default_size) if spec.driver == "block" else UNBOUNDED
         with self._registry.quotas.admitted({volume_key(name, current().tenant): Amounts(volumes=1, disk=disk)}):
             return await self._make(name, spec, copy)
 
-    async def _make(self, name: str, spec: VolumeSpec, copy: Callable[[Path], None] | None = None) -> Volume:
+    async def _make(self, name: str, spec: VolumeSpec, copy: Copy | None = None) -> Volume:
         """Under another name first: what has a volume's name is whole, and nothing that is there is touched.
 
         The record comes before that name: files of which none tells may be somebody's, and stay in its way for ever.

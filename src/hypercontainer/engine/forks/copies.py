@@ -41,7 +41,7 @@ class Copies:
         found: dict[str, PodVolume] = {}
         for volume, file in _written(saved):
             if _is_own(volume, saved):
-                made = await self.volumes.copy(volume, size_of(file), partial(copy_whole, file))
+                made = await self.volumes.copy(volume, size_of(file), partial(_copy, file))
                 mount = Mount(target="/", source=made.name)
                 points.append(MountPoint(mount=mount, volume=made.name, anonymous=True))
                 found[volume.name] = replace(volume, name=made.name, named=made.name, source=made.path)
