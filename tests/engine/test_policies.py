@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,9 @@ async def test_files_of_the_host_may_be_nobodys(template: Path, tmp_path: Path) 
         for path, body in (("/containers", bind), ("/containers", BOX | {"log": {"path": "/x"}}), ("/pods", pod)):
             got = await c.ask("POST", path, body, project="db")
             assert got.status == 403 and "the project's policy (hostPaths) does not allow" in got.json["message"]
+        for place in ("docker-archive", "oci-archive", "oci"):
+            got = await c.ask("POST", f"/images/pull?name={place}:{tmp_path}/x", project="db")
+            assert got.status == 403 and "the project's policy (hostPaths) does not allow" in got.json["message"]
         assert (await c.ask("POST", "/containers", BOX, project="db")).status == 201
 
 
@@ -100,6 +104,20 @@ async def test_whose_images_are_taken_is_of_the_configuration(template: Path) ->
         got = await c.ask("POST", "/images/import?name=x", project="db")
         assert b"hyperd's configuration has none of this name" in got.body, got.body
         assert (await c.ask("POST", "/images/pull?name=builtin:busybox", project="blue/web")).status == 200
+
+
+async def test_what_is_built_without_a_signature_is_refused_before(template: Path, tmp_path: Path) -> None:
+    """The builder fetches what a build begins with past the policy; so there is no build whose image is refused."""
+    refuses: dict[str, Any] = {"default": [{"type": "reject"}]}
+    takes = refuses | {"transports": {"docker-archive": {"": [{"type": "insecureAcceptAnything"}]}}}
+    for name, policy in (("strict", refuses), ("own", takes)):
+        (tmp_path / name).write_text(json.dumps(policy))
+    trusts = {name: Trust(str(tmp_path / name)) for name in ("strict", "own")}
+    async with cloud(template, own_images=True, trusts=trusts) as c:
+        for name, refused in (("strict", True), ("own", False)):
+            assert (await c.ask("PUT", "/projects/db/policy", {"signatures": name})).status == 200
+            text = (await c.ask("POST", "/build", project="db")).body.decode()
+            assert ("cannot take what is built: the image policy refuses it" in text) == refused, text
 
 
 async def test_a_process_gets_no_more_than_its_container_may_have(template: Path) -> None:

@@ -117,7 +117,7 @@ def check_files(uris: Iterable[str]) -> None:
 def check_source(transport: str) -> None:
     """:raise PermissionDenied: who asks may not have an image taken from there."""
     if transport in PLACES:
-        require_host(f"an image from {transport}:, which is on this host,")
+        _require_path(f"an image from {transport}:, which is on this host,")
 
 
 async def check_registry(host: str) -> None:

@@ -69,6 +69,10 @@ class Loader:
         self._collect = collect
         self._trust = trust
 
+    def check_unsigned(self, what: str) -> None:
+        """Before `what` is made, an archive. :raise PermissionDenied: the policy would refuse it."""
+        self._trust().require("docker-archive", what)
+
     async def load(self, body: Body, progress: Progress, *, shares: bool = False, platform: str = "") -> list[Loaded]:
         """All images of an archive of Docker's kind or of OCI's, compressed or not.
 

@@ -132,6 +132,7 @@ class Builds:
         :raise HyperError: there is no builder, or it says why not.
         """
         policies.check_brought()
+        self._transfer.check()
         async with self.dockerd() as dockerd:
             await self._transfer.begin(dockerd)
             await self._transfer.offer(dockerd, named(query))
@@ -180,6 +181,7 @@ class Builds:
         :raise HyperError: there is no builder, or it does not agree.
         """
         policies.check_brought()
+        self._transfer.check()
         async with self.dockerd() as dockerd, self.machine.use() as container:
             passage = Passage(self._transfer, dockerd, peer, lambda: upgraded(self._dial(container), path, headers))
             if path == SESSION:

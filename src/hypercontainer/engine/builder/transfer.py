@@ -30,6 +30,13 @@ class Transfer:
         self._of: Dockerd | None = None  # whose images are known
         self._lock = asyncio.Lock()  # two builds at once look at the same images
 
+    def check(self) -> None:
+        """Before a build, which fetches what it begins with past every policy.
+
+        :raise PermissionDenied: what is built would be refused as it comes without a signature.
+        """
+        self._images.loader.check_unsigned("what is built")
+
     async def begin(self, dockerd: Dockerd) -> None:
         """Before a build: no name of the builder's is one that we do not have, or have for something else.
 
