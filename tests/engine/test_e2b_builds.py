@@ -22,9 +22,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from hypercontainer.errors import NoSpace
 from hypercontainer.guest.fake_process import FakeProcess
 from hypercontainer.images.layout import Layout
-from hypercontainer.integrations.e2b import builds, starting, uploads
+from hypercontainer.integrations.e2b import builds, starting, steps, uploads
 from hypercontainer.integrations.e2b.server import Server
 from hypercontainer.integrations.e2b.templates import LABEL, Template
 from hypercontainer.model.registry_auth import registry_auth
@@ -361,6 +362,40 @@ async def test_an_upload_that_its_build_does_not_wait_for() -> None:
     assert list(kept.of("mine")) == ["b"] and len(kept._sizes) == 1
     kept.drop("mine")
     assert not kept._sizes
+
+
+async def test_an_upload_for_which_the_disk_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+
+    kept = uploads.Uploads()
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/dev/full", "w+b"))
+    with pytest.raises(NoSpace, match="the server's disk is full"):
+        await kept.take("mine", "a", content(), 10)
+    assert not kept.of("mine") and not kept._sizes
+
+
+def test_a_log_of_line_breaks_is_bounded() -> None:
+    build = builds.Build("mine", ["a"], Template("b"))
+    for _ in range(100_000):
+        build.say("info", "")
+    assert len(build.log) < 20_000 and build.log[-1]["message"].startswith("the log is full")
+
+
+async def test_a_base_whose_name_is_another_images_by_the_end(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = steps.Steps.run
+    async with serving(template) as account:
+
+        async def meanwhile(self: Any, step: Any) -> None:
+            route = f"/v1/images/import?reference=small&changes={quote(json.dumps(['CMD other']))}"
+            assert (await account.s.ask("POST", route, BASE)).status == 201
+            await run(self, step)
+
+        monkeypatch.setattr(steps.Steps, "run", meanwhile)
+        await e2b.AsyncTemplate.build(
+            e2b.AsyncTemplate().from_image("small").run_cmd("say x"), "mine", **account.options
+        )
+        assert account.config("mine:default")["config"]["Cmd"] == ["sleep", "100000"]
 
 
 async def test_so_many_builds_at_once(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:

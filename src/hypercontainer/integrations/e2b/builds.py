@@ -24,6 +24,7 @@ from ...model.registry_auth import registry_auth
 from ...model.specs import ContainerSpec
 from ...sdk import AsyncSandbox, images
 from ...sdk.api import Api
+from ...sdk.sandbox import last_seen
 from ...sdk.spec import LABEL as MADE_FOR
 from .starting import command_of, wait_ready
 from .steps import BuildFailed, Step, Steps, reason_of
@@ -36,7 +37,8 @@ LIMIT = 3600.0  # seconds for a build, its turn included
 _OPEN_MAX = 32  # builds that wait or run
 _RUN_MAX = 4  # at once, each a virtual machine
 _KEPT_MAX = 32  # that have ended, and of which a client may still ask
-_LOG_MAX = 1 << 20  # characters of a build's log
+_LOG_MAX = 4 << 20  # characters of a build's log
+_ENTRY = 256  # that a line counts for beside its own: a program may write nothing but line breaks
 _TAIL = 10  # lines that are told with an error
 _STEPS_MAX = 1000
 
@@ -96,7 +98,7 @@ class Build:
         self.tail.append(line)
         if self._size > _LOG_MAX:
             return
-        self._size += len(line) + 1
+        self._size += len(line) + _ENTRY
         if self._size > _LOG_MAX:
             level, line = "warn", "the log is full: what comes next is not in it"
         self.log.append({"timestamp": time_of(time.time()), "level": level, "message": line, "step": self.step})
@@ -261,7 +263,7 @@ class Builds:
 
     async def _commit(self, sandbox: AsyncSandbox, template: Template, steps: Steps) -> str:
         """The image has its base's own program again, in the place of the sandbox's."""
-        name = sandbox.image
+        name = last_seen(sandbox).image_id  # the name may be another image's by now
         base = (await self._api.call(Image, "GET", "/images/inspect", {"name": name})).config
         config = {
             "Entrypoint": base.get("Entrypoint") or [], "Cmd": base.get("Cmd") or [], "User": steps.user,

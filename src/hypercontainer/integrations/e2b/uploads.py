@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -61,4 +62,5 @@ class Uploads:
 
     def _close(self, file: IO[bytes]) -> None:
         del self._sizes[file]
-        file.close()
+        with contextlib.suppress(OSError):  # a full disk does not take the rest of it, and need not
+            file.close()
