@@ -26,6 +26,7 @@ from hypercontainer.console.sessions import IDLE, LIFE, Session, Sessions, name_
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import Unauthorized
 from hypercontainer.guest.fake_programs import PROGRAMS
+from hypercontainer.images.progress import Progress
 from hypercontainer.model.billing import CreditRequest, Prices
 from hypercontainer.model.cron import CronRequest
 from hypercontainer.model.deployments import DeploymentRequest
@@ -35,6 +36,7 @@ from hypercontainer.model.quotas import Quota
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 from hypercontainer.model.tokens import TokenRequest
+from hypercontainer.model.volume_snapshots import VolumeSnapshotRequest
 from hypercontainer.serving.identity import Identity
 
 from .stage import IMAGE, SCRATCH, Stage, stage
@@ -346,6 +348,25 @@ async def test_forms_are_small_and_of_this_site(template: Path) -> None:
         for count, why in (("9" * 5000, "invalid count"), ("999999999", "too many")):
             status, text, _ = await b.ask("POST", f"/p/-/containers/{made}/fork", csrf=csrf, count=count)
             assert status == 400 and why in text
+
+
+async def test_volumes_of_snapshots(template: Path) -> None:
+    async with browser(template) as b:
+        await b.engine.volumes.create(VolumeSpec(name="data"))
+        await b.engine.volume_snapshots.create(VolumeSnapshotRequest(volume="data", name="shot"), Progress())
+        place = "/p/-/volume-snapshots/shot"
+        await b.log_in(b.token("read"))
+        text = (await b.ask("GET", "/p/-/volumes"))[1]
+        assert ">shot</th><td>data</td>" in text and place not in text and Markup(text).wrong == []
+        await b.log_in(b.token("operate"))
+        csrf = await b.csrf("/p/-/volumes")
+        assert place in (await b.ask("GET", "/p/-/volumes"))[1]
+        assert (await b.ask("POST", f"{place}/volume", csrf=csrf, name="data"))[0] == 409
+        assert (await b.ask("POST", f"{place}/volume", csrf=csrf, name="again"))[0] == 303
+        assert b.engine.registry.volume("again").size == b.engine.registry.volume("data").size
+        assert (await b.ask("POST", f"{place}/remove", csrf=csrf))[0] == 303
+        assert b.engine.volume_snapshots.all() == []
+        assert (await b.ask("POST", f"{place}/remove", csrf=csrf))[0] == 404
 
 
 async def test_a_shell_ends_with_a_browser_that_is_gone(template: Path) -> None:

@@ -22,8 +22,9 @@ _EVENTS = 200  # of the past that the page begins with
 
 @pages.get("/volumes")
 async def volumes(c: Call) -> web.StreamResponse:
-    """All of them."""
-    return c.page("volumes.html", title="Volumes", volumes=await c.engine.volumes.all())
+    """All of them, and the snapshots of volumes."""
+    found, snapshots = await c.engine.volumes.all(), c.engine.volume_snapshots.all()
+    return c.page("volumes.html", title="Volumes", volumes=found, snapshots=snapshots)
 
 
 @pages.post("/volumes")
@@ -38,6 +39,20 @@ async def create_volume(c: Call) -> web.StreamResponse:
 async def remove_volume(c: Call) -> web.StreamResponse:
     """Remove one that nobody uses."""
     await c.engine.volumes.remove(c.name)
+    return c.see("volumes")
+
+
+@pages.post("/volume-snapshots/{name}/volume")
+async def volume_of_snapshot(c: Call) -> web.StreamResponse:
+    """Make a volume as it was."""
+    await c.engine.volume_snapshots.create_volume(VolumeSpec(name=c.form.get("name", "").strip(), snapshot=c.name))
+    return c.see("volumes")
+
+
+@pages.post("/volume-snapshots/{name}/remove")
+async def remove_volume_snapshot(c: Call) -> web.StreamResponse:
+    """Remove a snapshot of a volume."""
+    await c.engine.volume_snapshots.remove(c.name)
     return c.see("volumes")
 
 
