@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from hypercontainer.engine.principal import asked_by
+from hypercontainer.errors import PermissionDenied
 from hypercontainer.images.trust import Trust
 from hypercontainer.model.cron import CronRequest
 from hypercontainer.model.deployments import DeploymentRequest
 from hypercontainer.model.policy import Policy
 from hypercontainer.model.principal import Principal
+from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
 from hypercontainer.model.specs import ContainerSpec
 from hypercontainer.model.tenancy import OrganisationRequest, ProjectRequest
 
@@ -170,3 +172,24 @@ def test_what_deployments_and_jobs_make_is_by_the_policy_of_that_time(act: Any, 
             await s.engine.cron_runner.remove("j", force=True)
 
     act(scenario, network="bridge")
+
+
+def test_what_was_saved_goes_on_by_a_driver_that_the_policy_has(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await s.run("a", "sleep", "1000")
+        driver = s.engine.registry.pod("a").spec.driver
+        await s.call(s.engine.snapshots.create(SnapshotRequest(pod="a", name="shot")))
+        for allowed in ("other", driver):
+            with asked_by(Principal("uid:0", policy=Policy(drivers=[allowed]))):
+                for work in (
+                    s.engine.snapshots.fork("a", ForkRequest()),
+                    s.engine.snapshots.restore("shot", RestoreRequest()),
+                ):
+                    if allowed == driver:
+                        await work
+                        continue
+                    with pytest.raises(PermissionDenied, match="policy .drivers: other. does not allow the driver"):
+                        await work
+        assert len(s.engine.registry.pods()) == 3
+
+    act(scenario, factory=True)

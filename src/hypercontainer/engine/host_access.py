@@ -73,6 +73,7 @@ def check_saved(pod: Pod, containers: Iterable[Container]) -> None:
     for container in containers:
         check_container(replace(container.spec, log=LogOptions()))
     _check_pod(pod.spec)
+    policies.check_driver(pod.vm.driver if pod.vm else pod.spec.driver)  # which it keeps
     for volume in pod.volumes:
         if volume.kind == "disk" and not (volume.named or volume.anonymous):
             _require_path(f"volume {volume.name}: the path {volume.source} of this host")
