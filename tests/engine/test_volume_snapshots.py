@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hypercontainer.api.progress import send_progress
 from hypercontainer.engine import held_volumes, volume_copies, volume_snapshots
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import (
@@ -320,6 +323,41 @@ def test_what_is_kept_is_on_the_disk_before_it_is_known(act: Any, monkeypatch: p
         assert any(path.endswith(made.name) for path in synced[2:])
 
     act(scenario)
+
+
+def test_one_whose_files_somebody_took_away(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        await volumes(VolumeSpec(name="vol"))(s)
+        made = await take(s)
+        shutil.rmtree(s.paths.volume_snapshots / made.id)
+        with pytest.raises(Unavailable, match="the disk of the snapshot shot has gone"):
+            await make(s)
+        await s.call(s.engine.volume_snapshots.remove("shot"))
+        assert s.engine.volume_snapshots.all() == [] and sorted(os.listdir(s.paths.volumes)) == ["vol"]
+
+    act(scenario)
+
+
+async def test_a_client_that_goes_before_its_answer_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bool] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(True)
+
+    async def gone(*_: Any) -> None:
+        await asyncio.sleep(0)
+        raise ConnectionResetError
+
+    monkeypatch.setattr("aiohttp.web.StreamResponse.prepare", gone)
+    c: Any = SimpleNamespace(request=None)
+    with pytest.raises(ConnectionResetError):
+        await send_progress(c, Progress(), work(), lambda _: None)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert ended
 
 
 def test_which_are_listed(act: Any) -> None:

@@ -26,7 +26,11 @@ async def send_progress(
     """
     task = asyncio.ensure_future(work)
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(c.request)
+    try:
+        await response.prepare(c.request)
+    except BaseException:  # the client has gone already
+        task.cancel()
+        raise
 
     async def line(document: object) -> None:
         with contextlib.suppress(ConnectionError):

@@ -170,8 +170,9 @@ class VolumeSnapshots:
         if self._used[snapshot.id]:
             raise Conflict(f"a volume is being made of the snapshot {snapshot.name}", hint="try again afterwards")
         gone = self._passing()
+        with contextlib.suppress(FileNotFoundError):  # somebody was there before
+            (self._directory / snapshot.id).rename(gone)
         del self._known[snapshot.id]
-        (self._directory / snapshot.id).rename(gone)
         await removed(gone)
         self._events.publish("snapshot", "destroy", snapshot.id, tenant=snapshot.tenant, name=snapshot.name)
 
@@ -189,9 +190,16 @@ class VolumeSnapshots:
         spec = _as_it_was(spec, snapshot)
         self._used[snapshot.id] += 1
         try:
-            return await self._volumes.create(spec, partial(_copy, self._directory / snapshot.id / DISK))
+            return await self._volumes.create(spec, partial(self._copy, snapshot))
         finally:
             self._used[snapshot.id] -= 1
+
+    async def _copy(self, snapshot: VolumeSnapshot, target: Path) -> None:
+        try:
+            await copy_or_give_up(self._directory / snapshot.id / DISK, target)
+        except FileNotFoundError:
+            raise Unavailable(f"the disk of the snapshot {snapshot.name} has gone", hint="remove it") from None
+        await tasks.in_thread(partial(_sync, target))
 
 
 def _as_it_was(spec: VolumeSpec, snapshot: VolumeSnapshot) -> VolumeSpec:
@@ -205,11 +213,6 @@ def _as_it_was(spec: VolumeSpec, snapshot: VolumeSnapshot) -> VolumeSpec:
     if spec.driver == "directory":
         raise InvalidArgument(f"the snapshot {snapshot.name} is of a disk", hint="leave the driver out")
     return replace(spec, driver="block", size=same.size, fstype=same.fstype, format=same.format)
-
-
-async def _copy(source: Path, target: Path) -> None:
-    await copy_or_give_up(source, target)
-    await tasks.in_thread(partial(_sync, target))
 
 
 def _sync(path: Path) -> None:
