@@ -120,8 +120,9 @@ LAB = hyperctl doctor
 lab: ## a command in a machine that has KVM, whose processor is emulated: LAB="COMMAND ARGUMENT..."; two minutes
 	scripts/lab $(LAB)
 
-TESTS =
-test-kvm: ## the vm tier with KVM, in that machine; TESTS="tests/vm/test_pods.py -x" for less; hours
+TESTS = tests/vm tests/e2e/test_run_rm.py tests/e2e/test_snapshots.py \
+	tests/e2e/test_daemon.py::test_containers_outlive_the_daemon
+test-kvm: ## the vm tier and a part of the e2e tier with KVM, in that machine; TESTS="tests/vm/test_pods.py -x" for less; hours
 	@scripts/setup test
 	.venv/bin/python -m tests.lab $(TESTS)
 
