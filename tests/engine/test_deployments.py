@@ -135,6 +135,7 @@ def test_replicas_may_have_the_deployments_name_as_their_host_name(act: Any) -> 
         answer = servers[0].answer(bytes(DNSRecord.question("web").pack()))
         assert answer
         assert [str(r.rdata) for r in DNSRecord.parse(answer).rr] == [info.address]
+        assert s.engine.containers.rename(told(s).members[0].container, "first").name == "first"
         await made(s, "shop", container=replace(SLEEP, hostname="web"), replicas=1)
         await asyncio.sleep(1)
         assert "web is a deployment's name in network bridge" in told(s, "shop").message  # and not this one's

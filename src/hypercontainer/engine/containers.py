@@ -19,6 +19,7 @@ import msgspec
 
 from ..errors import HyperError, InvalidArgument, InvalidState, NoSpace
 from ..images.manifests import StoredImage
+from ..model.deployments import LABEL as REPLICA_OF
 from ..model.signals import parse_signal
 from ..model.specs import ContainerSpec
 from ..model.status import Container, ContainerStatus, Health, Pod, PodStatus
@@ -202,7 +203,7 @@ class Containers:
         if pod.implicit:
             self._registry.check_pod_name(new)
             for place in pod.attachments:
-                check_names(self._registry, place, (new,))
+                check_names(self._registry, place, (new,), container.spec.labels.get(REPLICA_OF, ""))
             self._registry.put_pod(msgspec.structs.replace(pod, name=new))
         self._registry.put(renamed)
         self.tell("rename", renamed, old_name=container.name)
