@@ -329,9 +329,11 @@ def test_one_that_is_started_again_is_asked_again(act: Any) -> None:
         await s.call(s.engine.containers.restart(member.container))
         await asyncio.sleep(5)
         assert targets(s) == [] and told(s).ready == 0
+        (silent,) = told(s).members
+        assert (silent.state, silent.message) == ("starting", "nothing answers at 8080/tcp")
         s.kernel.silent.clear()
         await asyncio.sleep(5)
-        assert targets(s) == [member.ip]
+        assert targets(s) == [member.ip] and not told(s).members[0].message and not s.engine.deployments._silent
 
     act(scenario, network="bridge")
 

@@ -163,7 +163,8 @@ def _wait(c: Client, name: str, limit: float, steady: float = 0.0) -> int:
         if found.message.startswith("rolled back"):
             raise HyperError(f"the update of {name} failed, and was {found.message}", hint="see `hyperctl logs`")
         return 0
-    why = f": {found.message}" if found.message else ""
+    message = found.message or next((f"{m.name}: {m.message}" for m in found.members if m.message), "")
+    why = f": {message}" if message else ""
     if found.state == "paused":
         raise HyperError(f"the update of {name} has failed{why}", hint=f"`hyperctl deployment rollback {name}`")
     raise DeadlineExceeded(f"{said} after {limit:g} s{why}", hint=f"see `hyperctl deployment ps {name}`")
@@ -213,7 +214,7 @@ def ps(name: str, format_: str) -> None:
     found = client().call(DeploymentInfo, "GET", deployment_route(name))
     show(
         found.members, format_, ["REPLICA", "VERSION", "STATE", "ADDRESS"],
-        lambda m: [m.name, str(m.version), m.state, m.ip],
+        lambda m: [m.name, str(m.version), m.state + (f": {m.message}" if m.message else ""), m.ip],
     )  # fmt: skip
 
 

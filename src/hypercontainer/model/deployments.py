@@ -67,6 +67,7 @@ class Replica(Model, frozen=True, kw_only=True):
     version: int
     state: Literal["starting", "ready", "unhealthy", "draining", "ended"]
     ip: str = ""
+    message: str = ""  # why it is not ready
 
 
 class _Deployed(Model, frozen=True, kw_only=True):

@@ -53,6 +53,7 @@ class Deployments:
         self.draining: set[str] = set()  # containers that get no new connections, and end
         # Containers whose ports have answered; of those that run already, whatever hyperd began them, it was known.
         self.answered = {c.id for c in registry.containers() if c.state.status is ContainerStatus.RUNNING}
+        self._silent: dict[str, str] = {}  # containers that run and have not answered -> what does not
         self.changed = asyncio.Event()  # pulsed when one is to be another
         self._known: tuple[object, tuple[Balanced, ...]] | None = None
         registry.balanced, registry.keeps = self.balanced, self._in_network
@@ -245,7 +246,13 @@ class Deployments:
         """From now on connections may go to it."""
         there = {c.id for c in self._registry.containers()}
         self.answered = (self.answered & there) | {container.id}
+        self._silent.pop(container.id, None)
         self._known = None
+
+    def is_silent(self, container: Container, what: str) -> None:
+        """For people; `what` of it does not answer."""
+        there = {c.id for c in self._registry.containers()}
+        self._silent = {id_: said for id_, said in self._silent.items() if id_ in there} | {container.id: what}
 
     def balanced(self) -> tuple[Balanced, ...]:
         """What the host's rules are to spread now; asked for often, and by each question of a name."""
@@ -273,12 +280,16 @@ class Deployments:
         pod = self._registry.known_pod(container.pod) if self._registry.has_pod(container.pod) else None
         return next((a.ip for a in (pod.attachments if pod else ()) if a.network_id == record.network), "")
 
+    def _replica(self, record: Deployment, c: Container) -> Replica:
+        state = self.state_of(c)
+        silent = self._silent.get(c.id, "") if state == "starting" else ""
+        return Replica(
+            container=c.id, name=c.name, version=version_of(c), state=state, ip=self._ip(record, c), message=silent
+        )
+
     def told(self, record: Deployment) -> DeploymentInfo:
         """With its replicas."""
-        members = [
-            Replica(container=c.id, name=c.name, version=version_of(c), state=self.state_of(c), ip=self._ip(record, c))
-            for c in self.members(record)
-        ]
+        members = [self._replica(record, c) for c in self.members(record)]
         alive = [m for m in members if m.state != "ended"]
         ready = sum(m.state == "ready" for m in alive)
         done = ready == len(alive) == record.replicas and all(m.version == record.version for m in alive)

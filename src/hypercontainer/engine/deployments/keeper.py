@@ -162,6 +162,9 @@ class Keeper:
                 self._deployments.answers(container)
             else:
                 silent = True
+                deaf = ", ".join(f"{port}/tcp" for port, answer in zip(ports, found, strict=False) if not answer)
+                what = f"nothing answers at {deaf}" if deaf else "it has no address"
+                self._deployments.is_silent(container, what)
         return silent
 
     def _count_end(self, record: Deployment, container: Container, seen: _Seen) -> None:
