@@ -93,6 +93,7 @@ async def test_files_of_the_host_may_be_nobodys(template: Path, tmp_path: Path) 
         for place in ("docker-archive", "oci-archive", "oci"):
             got = await c.ask("POST", f"/images/pull?name={place}:{tmp_path}/x", project="db")
             assert got.status == 403 and "the project's policy (hostPaths) does not allow" in got.json["message"]
+            assert got.json["message"].endswith("which is on this host")
         assert (await c.ask("POST", "/containers", BOX, project="db")).status == 201
 
 

@@ -54,7 +54,7 @@ def trust(own: Trust, named: Mapping[str, Trust]) -> Trust:
 def check_host_path(what: str) -> None:
     """:raise PermissionDenied: the policy has nothing of the host's files."""
     if not _policy().host_paths:
-        raise _refused(what, "hostPaths")
+        raise _refused(what.rstrip(","), "hostPaths")
 
 
 def check_brought() -> None:
