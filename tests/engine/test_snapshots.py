@@ -29,11 +29,12 @@ from hypercontainer.errors import (
 )
 from hypercontainer.guest.fake import FakeGuest
 from hypercontainer.hypervisor.fake_saving import SavingDriver, SavingMachine
+from hypercontainer.model.deployments import DeploymentInfo, DeploymentRequest
 from hypercontainer.model.network import NetworkRequest, NetworkSpec
 from hypercontainer.model.pods import PodSpec, VolumeRequest
 from hypercontainer.model.principal import Principal
 from hypercontainer.model.snapshots import ForkRequest, RestoreRequest, SnapshotRequest
-from hypercontainer.model.specs import Dependency, Mount, PortMapping
+from hypercontainer.model.specs import ContainerSpec, Dependency, Mount, PortMapping
 from hypercontainer.protocol.constants import Capability
 
 from .scenes import plan, spec
@@ -41,9 +42,9 @@ from .stage import IMAGE, Stage
 
 
 @pytest.fixture
-def saving(act: Any) -> Callable[[Any], None]:
+def saving(act: Any) -> Callable[..., None]:
     """Play a scenario on a host whose driver saves machines."""
-    return lambda scenario: act(scenario, factory=True)
+    return lambda scenario, **how: act(scenario, factory=True, **how)
 
 
 async def snapshot(s: Stage, pod: str = "a", name: str = "shot") -> None:
@@ -75,6 +76,26 @@ def test_what_a_fork_has_of_its_own(saving: Any) -> None:
         assert [v.name for v in s.engine.registry.volumes()] == ["vol"]
 
     saving(scenario)
+
+
+def test_a_fork_of_a_replica_is_none(saving: Any) -> None:
+    """It is no run of a job, either."""
+
+    async def scenario(s: Stage) -> None:
+        async def create() -> DeploymentInfo:
+            spec = ContainerSpec(image=IMAGE, command=["sleep", "1000000"], labels={"a": "b"})
+            return s.engine.deployments.create(DeploymentRequest(name="web", container=spec))
+
+        await s.call(create())
+        await asyncio.sleep(5)
+        (replica,) = s.engine.deployments.info("web").members
+        await fork(s, replica.name, name="mine")
+        await asyncio.sleep(20)
+        info, copy = s.engine.deployments.info("web"), s.engine.registry.container("mine")
+        assert [m.container for m in info.members] == [replica.container] and info.state == "complete"
+        assert copy.state.status == "running" and copy.spec.labels == {"a": "b"}
+
+    saving(scenario, network="bridge")
 
 
 def test_a_fork_is_a_container_as_others(saving: Any) -> None:
