@@ -22,7 +22,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from hypercontainer.errors import NoSpace
+from hypercontainer.errors import DeadlineExceeded, NoSpace
 from hypercontainer.guest.fake_process import FakeProcess
 from hypercontainer.images.layout import Layout
 from hypercontainer.integrations.e2b import builds, starting, steps, uploads
@@ -373,6 +373,28 @@ async def test_an_upload_for_which_the_disk_has_no_room(monkeypatch: pytest.Monk
     with pytest.raises(NoSpace, match="the server's disk is full"):
         await kept.take("mine", "a", content(), 10)
     assert not kept.of("mine") and not kept._sizes
+
+
+async def test_an_upload_that_says_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended; as long as it goes on it counts among those that a build may have."""
+    kept, began = uploads.Uploads(), asyncio.Event()
+    monkeypatch.setattr(uploads, "_COUNT_MAX", 1)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"x"
+        monkeypatch.setattr(uploads, "_SILENCE", 0.01)
+        began.set()
+        yield b"y"  # from here on
+        await asyncio.Event().wait()
+
+    sending = asyncio.create_task(kept.take("mine", "a", content(), 10))
+    async with asyncio.timeout(SECONDS):
+        await began.wait()
+        with pytest.raises(NoSpace, match="a build has at most 1 uploads"):
+            await kept.take("mine", "b", content(), 10)
+        with pytest.raises(DeadlineExceeded, match="nothing of the upload has come"):
+            await sending
+    assert not kept.of("mine") and not kept._sizes and not kept._under_way
 
 
 def test_a_log_of_line_breaks_is_bounded() -> None:
