@@ -378,6 +378,17 @@ def test_ports_and_networks_of_others(act: Any) -> None:
     act(scenario, network="bridge", factory=True)
 
 
+def test_what_is_not_used_goes_although_a_deployment_has_a_network(act: Any) -> None:
+    async def scenario(s: Stage) -> None:
+        for name in ("its", "other"):
+            await s.call(s.engine.networks.create(NetworkSpec(name=name)))
+        await made(s, replicas=0, network="its")
+        assert (await s.call(s.engine.networks.prune())).removed == ["other"]
+        assert [n.name for n in s.engine.registry.networks() if n.name in ("its", "other")] == ["its"]
+
+    act(scenario)
+
+
 def test_an_end_of_before_is_no_failure_of_now(act: Any) -> None:
     async def scenario(s: Stage) -> None:
         await made(s, replicas=1)

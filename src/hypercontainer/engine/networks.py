@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, Unavailable, Unsupported
+from ..errors import Conflict, HyperError, InvalidArgument, InvalidState, NotFound, Unavailable, Unsupported
 from ..model import ids
 from ..model.filters import Filters, before_until, has_labels
 from ..model.network import (
@@ -163,7 +163,10 @@ class Networks:
             if not self._registry.attached(n) and not self._awaited(n) and n.name != DEFAULT_NETWORK
             and before_until(n.created_at, filters or {}) and has_labels(n.labels, filters or {})
         ]  # fmt: skip
-        removed = [(await self.remove(n.id)).name for n in unused]
+        removed = []
+        for n in unused:
+            with contextlib.suppress(Conflict, NotFound):  # somebody uses it by now, or has removed it
+                removed.append((await self.remove(n.id)).name)
         self._events.pruned("network", 0)
         return Pruned(removed=removed)
 
