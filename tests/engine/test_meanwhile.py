@@ -196,7 +196,7 @@ def test_two_of_one_name_at_once(act: Any) -> None:
     mounts = [Mount(target="/x", source="vol")]
 
     async def scenario(s: Stage) -> None:
-        async with s.engine.volumes._creating:  # somebody else makes a volume meanwhile
+        async with s.engine.volumes._alone("vol"):  # somebody else makes a volume meanwhile
             tasks = [begin(s, s.engine.containers.create(spec("a", mounts=mounts))) for _ in range(2)]
             await asyncio.sleep(1)
         await asyncio.wait(tasks)
