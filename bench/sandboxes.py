@@ -64,11 +64,16 @@ def figures(hyper: Hyper, runs: int) -> list[Figure]:
 
 
 def machines(hyper: Hyper) -> list[int]:
-    """Numbers of the forks' processes; containers of their own are no pods to `pod ls`."""
+    """Numbers of the forks' processes; containers of their own are no pods to `pod ls`.
+
+    :raise SystemExit: one has ended.
+    """
     found = []
     for number in range(1, _MANY + 1):
         (pod,) = hyper.json("inspect", "--type", "pod", f"many-{number}")
-        found.append(int(pod["pod"]["vm"]["pid"]))
+        if not (vm := pod["pod"]["vm"]):
+            raise SystemExit(f"the fork many-{number} has ended: {pod['pod']['error'] or 'hyperd does not say why'}")
+        found.append(int(vm["pid"]))
     return found
 
 
