@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -137,6 +138,15 @@ async def lab(config: Config) -> AsyncIterator[Lab]:
     assert World(paths.root, paths.run).nothing() == []
 
 
+def _open_files(process: Path) -> list[str]:
+    """What a process of /proc has open; of connections that are closed meanwhile there is nothing."""
+    found = []
+    for fd in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(str(fd.readlink()))
+    return found
+
+
 def machines(run: Path, *, factory: bool = False) -> list[int]:
     """QEMU processes whose files are below `run`; those of the factory, which no container has, only if asked for."""
     waiting = () if factory else (str(run / "pods/pool-"), str(run / "pods/make-"), str(run / "pods/probe"))
@@ -145,11 +155,7 @@ def machines(run: Path, *, factory: bool = False) -> list[int]:
         if entry.name.isdecimal():
             try:
                 line = (entry / "cmdline").read_bytes()
-                cwd_fds = (
-                    [str(p.readlink()) for p in (entry / "fd").iterdir()]
-                    if b"hyper-" in line and b"qemu" in line
-                    else []
-                )
+                cwd_fds = _open_files(entry) if b"hyper-" in line and b"qemu" in line else []
             except OSError:
                 continue
             if any(f.startswith(str(run)) for f in cwd_fds) and not any(
