@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hypercontainer.api.progress import send_progress
-from hypercontainer.engine import held_volumes, volume_copies, volume_snapshots
+from hypercontainer.engine import held_volumes, still_disks, volume_copies, volume_snapshots
 from hypercontainer.engine.principal import asked_by
 from hypercontainer.errors import (
     Conflict,
@@ -75,11 +75,11 @@ class Slow:
         self.copies, self.begun, self.go_on = 0, asyncio.Event(), asyncio.Event()
         make = volume_copies._Copy.make
 
-        async def slowly(copy: Any, copies: Any) -> None:
+        async def slowly(copy: Any) -> None:
             self.copies += 1
             self.begun.set()
             await self.go_on.wait()
-            await make(copy, copies)
+            await make(copy)
 
         monkeypatch.setattr(volume_copies._Copy, "make", slowly)
 
@@ -129,7 +129,7 @@ def test_a_copy_that_takes_too_long_is_none(act: Any, monkeypatch: pytest.Monkey
         guest, slow = s.guest(s.machine("a")), Slow(monkeypatch)
         taking = asyncio.ensure_future(take(s))
         await slow.begun.wait()
-        await asyncio.sleep(volume_copies._WAIT + 10)
+        await asyncio.sleep(still_disks.WAIT + 10)
         assert not guest.held
         slow.go_on.set()
         with pytest.raises(Unavailable, match="volume vol was written to before all of it was copied"):
@@ -223,9 +223,9 @@ def test_what_was_written_meanwhile_by_a_pod_that_has_ended_since(act: Any, monk
         os.utime(disk(s), (1, 1))  # what is written next is later, whatever clock the file system goes by
         make_it, done = volume_copies._Copy.make, 0
 
-        async def make_and_write(copy: Any, copies: Any) -> None:
+        async def make_and_write(copy: Any) -> None:
             nonlocal done
-            await make_it(copy, copies)
+            await make_it(copy)
             done += 1
             if done == 1:
                 write(copy.source, b"new")

@@ -23,9 +23,9 @@ from .runtime import Runtime, record
 from .sandbox_verbs import Work
 from .sandboxes import Sandboxes
 
-_WAIT = 60.0  # seconds for a pod that begins, ends, or is saved
+WAIT = 60.0  # seconds for a pod that begins, ends, or is saved
 Copies = Mapping[Path, Path]  # a disk -> its copy, which is not there yet
-Copying = Callable[[Copies], Awaitable[None]]
+Copying = Callable[[], Awaitable[None]]
 # What has a pod that runs, or a part of it, stand still until it is undone.
 Stop = Callable[[Pod, Runtime, contextlib.AsyncExitStack], Awaitable[None]]
 
@@ -55,34 +55,33 @@ class StillDisks:
         :raise NoSpace: the disk is full. :raise Unavailable: the pod does not come to rest in time.
         """
         try:
-            await tasks.within(self._copy(pod_id, copies), _WAIT + max(0.0, _seconds(copies)))
+            await tasks.within(self._copy(pod_id, partial(_copy_all, copies)), WAIT + max(0.0, _seconds(copies)))
         except TimeoutError:
             name = self._registry.known_pod(pod_id).name if self._registry.has_pod(pod_id) else pod_id
             raise Unavailable(f"the disks of pod {name} cannot be copied: it begins, ends or is saved all the time",
                               hint="try again later, or stop it") from None  # fmt: skip
 
-    async def _copy(self, pod_id: str, copies: Copies) -> None:
+    async def _copy(self, pod_id: str, copying: Copying) -> None:
         while True:
             changed = self._registry.changed
-            if await self.copied(pod_id, copies):
+            if await self.copied(pod_id, copying):
                 return
             await changed.wait()
 
-    async def copied(self, pod_id: str, copies: Copies, stop: Stop = stop, copying: Copying | None = None) -> bool:
+    async def copied(self, pod_id: str, copying: Copying, stop: Stop = stop) -> bool:
         """False while it is neither up nor down; raises what `stop`, what it undoes, and `copying` do."""
-        copying = copying or _copy_all
         runtime = self._sandboxes.runtime(pod_id)
         if runtime and self._sandboxes.is_up(pod_id):
-            return await self._copied_running(pod_id, copies, stop, copying)
+            return await self._copied_running(pod_id, copying, stop)
         if runtime and self._is_paused(pod_id):
             async with runtime.saving:  # nobody lets it go on
                 if not self._is_paused(pod_id):
                     return False
-                await copying(copies)
+                await copying()
                 return True
         if not self._is_down(pod_id):
             return False
-        await copying(copies)
+        await copying()
         return self._is_down(pod_id)
 
     def has_machine(self, pod_id: str) -> bool:
@@ -95,7 +94,7 @@ class StillDisks:
     def _is_down(self, pod_id: str) -> bool:
         return not self._sandboxes.has_machine(pod_id) or self._sandboxes.is_suspended(pod_id)
 
-    async def _copied_running(self, pod_id: str, copies: Copies, stop: Stop, copying: Copying) -> bool:
+    async def _copied_running(self, pod_id: str, copying: Copying, stop: Stop) -> bool:
         done = False
 
         async def work(runtime: Runtime) -> None:
@@ -106,7 +105,7 @@ class StillDisks:
                 self._registry.put_pod(record(pod, runtime))
                 async with contextlib.AsyncExitStack() as undo:
                     await stop(pod, runtime, undo)
-                    await copying(copies)
+                    await copying()
                 done = True
 
         try:

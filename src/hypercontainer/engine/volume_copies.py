@@ -19,9 +19,8 @@ from ..sys.files import copy_sparse, no_space_as_error
 from .held_volumes import held
 from .registry import Registry
 from .runtime import Runtime
-from .still_disks import Copies, StillDisks, stop
+from .still_disks import WAIT, StillDisks, stop
 
-_WAIT = 60.0  # seconds for a pod that begins, ends, or is saved
 _RATE = 16 << 20  # bytes per second that a slow disk copies
 
 
@@ -49,7 +48,7 @@ class VolumeCopies:
         """
         copy = _Copy(volume, target, progress)
         try:
-            return await tasks.within(self._copy(copy), _WAIT + 2 * copy.limit)
+            return await tasks.within(self._copy(copy), WAIT + 2 * copy.limit)
         except BaseException as error:
             target.unlink(missing_ok=True)
             if isinstance(error, TimeoutError):
@@ -63,11 +62,11 @@ class VolumeCopies:
             pod = self._writer(copy.volume)
             copy.manner = "paused"  # as that pod may be by now, whatever it was before
             if pod is None:
-                manner: Manner = "paused" if self._sleeps(copy.volume) else "idle"
+                copy.manner = "paused" if self._sleeps(copy.volume) else "idle"
                 if await copy.whole() and self._writer(copy.volume) is None:
-                    return copy.done(manner)
-            elif await self._still.copied(pod.id, copy.copies, partial(self._stop, copy), copy.make):
-                return copy.done(copy.manner)
+                    return copy.done()
+            elif await self._still.copied(pod.id, copy.make, partial(self._stop, copy)):
+                return copy.done()
             else:
                 await changed.wait()
 
@@ -91,11 +90,10 @@ class VolumeCopies:
         if mine and (name := runtime.volumes.get(mine.name)):
             with contextlib.suppress(Unsupported):
                 require(runtime.agent, HoldVolumes)
-                copy.manner = "frozen"
                 copy.progress.update(copy.volume.name, "Freezing")
                 await undo.enter_async_context(held(runtime, name, f"volume {copy.volume.name}", copy.limit))
+                copy.manner = "frozen"
                 return
-        copy.manner = "paused"
         await stop(pod, runtime, undo)
 
 
@@ -127,9 +125,8 @@ class _Copy:
         self.progress = progress
         self.manner: Manner = "paused"
         self.source, self.target = Path(volume.path), target
-        self.copies: Copies = {self.source: target}
         self.total = self._bytes()
-        self.limit = _WAIT + self.total / _RATE
+        self.limit = WAIT + self.total / _RATE
         self._passed = 0
         self._still = 0.0  # seconds that the last one took
 
@@ -138,10 +135,10 @@ class _Copy:
             return self.source.stat().st_blocks * 512
         return 0
 
-    def done(self, manner: Manner) -> Copied:
-        return Copied(manner, 0 if manner == "idle" else round(self._still * 1000))
+    def done(self) -> Copied:
+        return Copied(self.manner, 0 if self.manner == "idle" else round(self._still * 1000))
 
-    async def make(self, copies: Copies) -> None:
+    async def make(self) -> None:
         """:raise NotFound: it has gone."""
         self._passed, began = 0, clock.seconds()
         self.target.unlink(missing_ok=True)
@@ -155,7 +152,7 @@ class _Copy:
     async def whole(self) -> bool:
         """Copied while nobody has written: of a machine that came and went meanwhile the file tells."""
         before = self._written()
-        await self.make(self.copies)
+        await self.make()
         return before == self._written()
 
     def _written(self) -> int:
