@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
-from ..errors import InvalidArgument, NotFound
+from ..errors import Conflict, InvalidArgument, NotFound
 from ..model.principal import DAEMON, Tenant
 from ..model.status import Container
 from .principal import current
@@ -100,3 +101,24 @@ def pick(records: Mapping[str, Kept], key: str, kind: str, hint: str) -> Kept:
     if len(found) != 1:
         raise NotFound(f"no such {kind}: {key}", hint=hint)
     return found[0]
+
+
+class Holds:
+    """Names of things that are being made: nobody else gets one meanwhile."""
+
+    def __init__(self, kind: str) -> None:
+        """`kind` is a word for people."""
+        self._kind = kind
+        self._held: set[tuple[Tenant, str]] = set()
+
+    @contextlib.contextmanager
+    def hold(self, name: str, known: Iterable[Named]) -> Iterator[str]:
+        """`known` are those that have been made. :raise Conflict: somebody has the name."""
+        held = (current().tenant, name)
+        if held in self._held or find(known, name):
+            raise Conflict(f"the name {name!r} is taken by another {self._kind}", hint="choose another, or remove it")
+        self._held.add(held)
+        try:
+            yield name
+        finally:
+            self._held.discard(held)

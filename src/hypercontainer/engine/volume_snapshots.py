@@ -11,7 +11,6 @@ import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from ..model import ids
 from ..model.filters import Filters
 from ..model.host import Check
 from ..model.pods import VolumeSpec
-from ..model.principal import Tenant
 from ..model.quotas import Amounts
 from ..model.status import Volume
 from ..model.thing_filters import select_volume_snapshots
@@ -37,7 +35,7 @@ from ..sys.trees import disk_usage
 from . import naming
 from .events import Events
 from .paths import Paths
-from .principal import current, owned
+from .principal import owned
 from .registry import Registry
 from .volume_copies import VolumeCopies, copy_or_give_up
 from .volumes import Volumes
@@ -60,7 +58,7 @@ class VolumeSnapshots:
         self._copies = copies
         self._known: dict[str, VolumeSnapshot] = {}
         self._unread: dict[Path, str] = {}  # directories -> why what is in them cannot be read
-        self._held: set[tuple[Tenant, str]] = set()  # names of those that are being made
+        self._names = naming.Holds("snapshot of a volume")
         self._used: Counter[str] = Counter()  # ids
 
     async def open(self) -> None:
@@ -106,19 +104,10 @@ class VolumeSnapshots:
         with self._hold(request.name or f"{volume.name[:50]}-{secrets.token_hex(3)}") as name:
             return await self._create(volume, name, request.labels, progress)
 
-    @contextlib.contextmanager
-    def _hold(self, name: str) -> Iterator[str]:
-        """Nobody else gets the name meanwhile. :raise Conflict: somebody has it."""
+    def _hold(self, name: str) -> contextlib.AbstractContextManager[str]:
+        """Nobody else gets the name meanwhile. :raise InvalidArgument: it is none. :raise Conflict: somebody has it."""
         naming.check("snapshot", name)
-        held = (current().tenant, name)
-        if held in self._held or naming.find(self._known.values(), name):
-            raise Conflict(f"the name {name!r} is taken by another snapshot of a volume",
-                           hint="choose another, or remove it")  # fmt: skip
-        self._held.add(held)
-        try:
-            yield name
-        finally:
-            self._held.discard(held)
+        return self._names.hold(name, self._known.values())
 
     async def _create(self, volume: Volume, name: str, labels: dict[str, str], progress: Progress) -> VolumeSnapshot:
         passing, id_ = self._passing(), ids.new_id()

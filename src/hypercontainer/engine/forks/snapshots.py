@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from ...errors import Conflict, HyperError, InvalidState, NotFound, Unavailable
 from ...model import ids
 from ...model.host import Check
-from ...model.principal import Tenant
 from ...model.quotas import Amounts
 from ...model.snapshots import ForkRequest, RestoreRequest, SnapshotInfo, SnapshotRequest
 from ...model.status import Pod
@@ -25,7 +24,6 @@ from ...sys.removal import removed
 from .. import host_access, naming
 from ..events import Events
 from ..paths import Paths
-from ..principal import current
 from ..registry import Registry
 from ..runtime import Runtime
 from ..sandbox_verbs import Work
@@ -54,7 +52,7 @@ class PodSnapshots:
         self._known: dict[str, SavedPod] = {}
         self._unread: dict[str, str] = {}  # directories -> why what is in them cannot be read
         self._reading = asyncio.Lock()
-        self._held: set[tuple[Tenant, str]] = set()  # names of those that are being made
+        self._names = naming.Holds("snapshot")
         self._used: Counter[str] = Counter()  # ids
 
     async def open(self) -> None:
@@ -100,18 +98,10 @@ class PodSnapshots:
         with self.hold(request.name or f"{pod.name[:50]}-{secrets.token_hex(3)}") as name:
             return await self._create(pod, name)
 
-    @contextlib.contextmanager
-    def hold(self, name: str) -> Iterator[str]:
-        """Nobody else gets the name meanwhile. :raise Conflict: somebody has it."""
+    def hold(self, name: str) -> contextlib.AbstractContextManager[str]:
+        """Nobody else gets the name meanwhile. :raise InvalidArgument: it is none. :raise Conflict: somebody has it."""
         naming.check("snapshot", name)
-        held = (current().tenant, name)
-        if held in self._held or naming.find(self._known.values(), name):
-            raise Conflict(f"the name {name!r} is taken by another snapshot", hint="choose another, or remove it")
-        self._held.add(held)
-        try:
-            yield name
-        finally:
-            self._held.discard(held)
+        return self._names.hold(name, self._known.values())
 
     async def _create(self, pod: Pod, name: str) -> SnapshotInfo:
         async def write(directory: Path) -> SavedPod:
