@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -81,7 +80,7 @@ class Building:
         if until < time.time() or not hmac.compare_digest(right, request.query.get("signature", "").encode()):
             raise Unauthorized("the address is not signed, or its time is over")
         self._builds.expect(name)
-        await self._builds.uploads.take(name, hash_, _pieces(request), FILE_MAX)
+        await self._builds.uploads.take(name, hash_, request.content.iter_chunked(_PIECE), FILE_MAX)
         return web.Response()
 
     async def begin(self, request: web.Request) -> web.Response:
@@ -137,11 +136,6 @@ class Building:
             {"tag": tag, "buildID": found.template.build, "createdAt": found.created}
             for tag, found in sorted(known.items())
         ])  # fmt: skip
-
-
-async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
-    async for piece in request.content.iter_chunked(_PIECE):
-        yield piece
 
 
 def _number(body: dict[str, Any], name: str, largest: int) -> int:

@@ -129,9 +129,10 @@ class Builds:
 
     def request(self, name: str, tags: Sequence[str], *, cpus: int, memory: int) -> Build:
         """A new one, which waits for its files and its begin. :raise Conflict: too many are under way."""
-        if len(self._open()) >= _OPEN_MAX:
+        under_way = self._open()
+        if len(under_way) >= _OPEN_MAX:
             raise Conflict(f"{_OPEN_MAX} builds are under way", hint="wait for one of them")
-        ended = [b for b in self._builds.values() if b not in self._open()]
+        ended = [b for b in self._builds.values() if b not in under_way]
         for build in ended[: max(0, len(ended) - _KEPT_MAX + 1)]:
             del self._builds[build.id]
         build = Build(name, tags, Template(str(uuid.uuid4()), cpus, memory))
@@ -214,14 +215,9 @@ class Builds:
         except BaseException:
             if made:
                 with contextlib.suppress(HyperError):
-                    await self._discard(made)
+                    await self._templates.discard(made)
             raise
         build.say("info", "the template is ready")
-
-    async def _discard(self, image: str) -> None:
-        """One that has no name yet, but another build's image may be the same."""
-        if not (await self._api.call(Image, "GET", "/images/inspect", {"name": image})).names:
-            await self._api.do("DELETE", "/images", {"name": image})
 
     async def _base(self, recipe: Recipe) -> tuple[str, Template | None]:
         """The image that it begins with, and the template of that, where it is one's."""

@@ -193,7 +193,7 @@ class Control:
         if is_snapshot(id_):
             await self._api.do("DELETE", snapshot_route(id_))
         else:
-            await self._book.templates.untag(id_, [*await self._book.templates.tagged(id_)])
+            await self._book.templates.untag(id_)
         return web.Response(status=204)
 
 

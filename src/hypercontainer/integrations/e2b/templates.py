@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ...errors import Conflict, InvalidArgument, NotFound
+from ...model.filters import encode_filters
 from ...model.images import Image
 from ...sdk.api import Api
 from .terms import is_snapshot
@@ -92,7 +93,7 @@ class Templates:
     async def tagged(self, name: str) -> dict[str, Found]:
         """All of one name, by their tags. :raise NotFound: there is none."""
         place = f"{_PLACE}{split_name(name)[0]}:"
-        query = {"filters": msgspec.json.encode({"label": [LABEL]}).decode()}
+        query = {"filters": encode_filters({"label": [LABEL]})}
         images = await self._api.call(list[Image], "GET", "/images", query)
         known = {n.removeprefix(place): _found(i, n) for i in images for n in i.names if n.startswith(place)}
         made = {tag: found for tag, found in known.items() if found}
@@ -109,13 +110,21 @@ class Templates:
                 before.add((await self._image(new)).id)
             await self._api.do("POST", "/images/tag", {"name": image, "new": new})
         for id_ in before - {image}:
-            with contextlib.suppress(NotFound, Conflict):
-                if not (await self._image(id_)).names:
-                    await self._api.do("DELETE", "/images", {"name": id_})
+            await self.discard(id_)
 
-    async def untag(self, name: str, tags: Sequence[str]) -> None:
-        """With its last tag a template goes. :raise NotFound: there is no such. :raise Conflict: a sandbox has it."""
+    async def discard(self, image: str) -> None:
+        """An image by its id; one that has a name, as another build's may be the same, or that is in use stays."""
+        with contextlib.suppress(NotFound, Conflict):
+            if not (await self._image(image)).names:
+                await self._api.do("DELETE", "/images", {"name": image})
+
+    async def untag(self, name: str, tags: Sequence[str] | None = None) -> None:
+        """Take these tags away, or all; with its last one a template goes.
+
+        :raise NotFound: there is no such. :raise Conflict: a sandbox has it.
+        """
         known = await self.tagged(name)
+        tags = [*known] if tags is None else tags
         if missing := [tag for tag in tags if tag not in known]:
             raise NotFound(f"template {name!r} has no tag {missing[0]!r}")
         for tag in tags:
