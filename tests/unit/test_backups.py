@@ -149,7 +149,8 @@ def shape(root: Path) -> list[tuple[object, ...]]:
     for path in sorted((root / "volumes").rglob("*")):
         status = path.lstat()
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        when = 0 if path.is_dir() else status.st_mtime_ns  # a directory's is that of what was put into it
+        # A directory's is that of what was put into it; a volume's description is written by the restore.
+        when = 0 if path.is_dir() or path.name == description.NAME else status.st_mtime_ns
         found.append((str(path.relative_to(root)), status.st_mode, status.st_uid, when, hash(data)))
     return found
 
