@@ -46,7 +46,7 @@ class Client:
 
     def lines(
         self, method: str, route: str, query: Query | None = None, headers: dict[str, str] | None = None,
-        body: bytes = b"",
+        body: bytes | Iterable[bytes] = b"",
     ) -> Iterator[Any]:  # fmt: skip
         """An answer of one JSON document per line."""
         for line in self.open(method, route, query, headers=headers, body=body).lines():

@@ -9,7 +9,7 @@ from .. import API_VERSION, errors
 
 TYPE_CHECKING = False  # the one of `typing`, which takes 5 ms to import
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 
@@ -39,6 +39,26 @@ def raise_known(known: dict[str, Any]) -> None:
     if kind is errors.GuestError:
         raise errors.GuestError(message)
     raise kind(message, hint=hint)
+
+
+def follow(
+    lines: Iterable[dict[str, Any]], last: str, during: str, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """The line with `last` in it, of an answer whose lines tell how far something is; `tell` hears of each.
+
+    :raise HyperError: what the daemon says went wrong. :raise Unavailable: it ends without that; `during` is a word for
+        people.
+    """
+    found: dict[str, Any] = {}
+    for line in lines:
+        if "error" in line:
+            raise_known(line["error"])
+        if last in line:
+            found = line
+        tell(line)
+    if not found:
+        raise errors.Unavailable(f"hyperd closed the connection during {during}", hint="see its log, and try again")
+    return found
 
 
 def raise_error(body: bytes, status: int) -> None:

@@ -13,8 +13,8 @@ import click
 import msgspec
 
 from ..client.api import Client
-from ..client.base import raise_known
-from ..errors import InvalidArgument, NotFound, Unavailable
+from ..client.base import follow
+from ..errors import InvalidArgument, NotFound
 from ..model.images import LoadedImage
 from .context import client
 from .output import PullProgress
@@ -66,19 +66,10 @@ def load_file(c: Client, path: str, *, quiet: bool, platform: str = "") -> list[
 
     :raise NotFound: it cannot be read. :raise HyperError: what the daemon says of it.
     """
-    loaded: list[LoadedImage] | None = None
     with opened(path) as file, PullProgress(quiet) as progress:
-        response = c.open("POST", "/images/load", {"platform": platform}, body=pieces_of(file))
-        for line in response.lines():
-            update = json.loads(line) if line else {}
-            if "error" in update:
-                raise_known(update["error"])
-            if "loaded" in update:
-                loaded = msgspec.convert(update["loaded"], list[LoadedImage])
-            progress.update(update)
-    if loaded is None:
-        raise Unavailable("hyperd closed the connection during the load", hint="see its log, and try again")
-    return loaded
+        lines = c.lines("POST", "/images/load", {"platform": platform}, body=pieces_of(file))
+        last = follow(lines, "loaded", "the load", progress.update)
+    return msgspec.convert(last["loaded"], list[LoadedImage])
 
 
 def _tell(image: LoadedImage) -> None:

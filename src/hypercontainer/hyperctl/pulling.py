@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 from ..client.api import Client
-from ..client.base import raise_known
+from ..client.base import follow
 from ..client.sources import absolute, auth_header
-from ..errors import InvalidArgument, NotFound, Unavailable
+from ..errors import InvalidArgument, NotFound
 from ..model.images import Image
 from ..model.reference import parse_reference, parse_source
 from ..model.specs import ContainerSpec
@@ -81,14 +81,6 @@ def _pull(client: Client, source: str, platform: str, quiet: bool) -> dict[str, 
 
 
 def _follow(client: Client, route: str, query: dict[str, str], source: str, quiet: bool) -> dict[str, Any]:
-    last: dict[str, Any] = {}
     with PullProgress(quiet) as progress:
-        for update in client.lines("POST", route, query, headers=auth_header(source)):
-            if "error" in update:
-                raise_known(update["error"])
-            if "digest" in update:
-                last = update
-            progress.update(update)
-    if not last:
-        raise Unavailable(f"hyperd closed the connection during {route}", hint="see its log, and try again")
-    return last
+        lines = client.lines("POST", route, query, headers=auth_header(source))
+        return follow(lines, "digest", route, progress.update)

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 import msgspec
 
 from ..client.api import Query
-from ..client.base import raise_known, volume_snapshot_route
-from ..errors import Unavailable
+from ..client.base import follow, volume_snapshot_route
 from ..model.filters import encode_filters, read_filters
 from ..model.ids import short
 from ..model.thing_filters import VOLUME_SNAPSHOT_FILTERS
@@ -43,14 +40,11 @@ def create(name: str, label: tuple[str, ...], quiet: bool, volume: str) -> None:
     has reflinks (XFS, Btrfs), else as long as its data takes. Volumes that are directories have no snapshots.
     """
     request = VolumeSnapshotRequest(volume=volume, name=name, labels=pairs(label, "label", need_value=False))
-    last: dict[str, Any] = {}
+    lines = client().lines("POST", _ROUTE, {"progress": True}, body=msgspec.json.encode(request))
     with Bar(f"copying {volume}", quiet=quiet) as bar:
-        for last in client().lines("POST", _ROUTE, {"progress": True}, body=msgspec.json.encode(request)):
-            bar.update(last.get("current", 0), last.get("total") or None)
-    if "error" in last:
-        raise_known(last["error"])
-    if "snapshot" not in last:
-        raise Unavailable("hyperd closed the connection", hint="see its log, and try again")
+        last = follow(
+            lines, "snapshot", "the copy", lambda line: bar.update(line.get("current", 0), line.get("total") or None)
+        )
     print_made(str(last["snapshot"]["id"]), "the snapshot")
 
 
