@@ -33,6 +33,7 @@ from ..model.status import Pod, Pruned
 from ..model.thing_filters import select_networks
 from ..network import addresses, links, tap
 from ..network.backend import NicKind, Shared, numbered
+from ..network.names import is_called
 from ..sys import clock, tasks
 from . import host_access, naming
 from .events import Events
@@ -234,8 +235,7 @@ class Networks:
     def named(self, network: Network, name: str) -> str:
         """The pod that is found by a name there; "" is none."""
         for pod in self._registry.attached(network):
-            aliases = (x for a in pod.attachments if a.is_of(network) for x in a.aliases)
-            if name.lower() in (x.lower() for x in (pod.name, pod.hostname, *aliases)):
+            if any(a.is_of(network) and is_called(pod, a, name.lower()) for a in pod.attachments):
                 return pod.name
         return ""
 

@@ -27,6 +27,7 @@ from .egress.dropped import Dropped
 from .egress.gate import EgressSettings, Gates
 from .floating import answer, floats_of
 from .groups import Groups, GroupsOf
+from .names import is_called
 from .proxy import LOOPBACK, Relay
 from .rule_parts import RuleParts
 from .rule_watch import RuleWatch
@@ -219,11 +220,7 @@ class HostNetwork:
                 continue
             for pod in self._records.attached(where):
                 for a in pod.attachments if pod.id in self._up else []:
-                    if a.is_of(where) and name in (
-                        pod.name.lower(),
-                        pod.hostname.lower(),
-                        *(x.lower() for x in a.aliases),
-                    ):
+                    if a.is_of(where) and is_called(pod, a, name):
                         found += [x for x in (a.ip, a.ip6) if x]
         return found
 

@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pod's containers resolve names with: /etc/hosts and /etc/resolv.conf."""
+"""What a pod's containers resolve names with, /etc/hosts and /etc/resolv.conf; and by which names others find it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+
+from ..model.network import Attachment
+from ..model.status import Pod
+
+
+def is_called(pod: Pod, place: Attachment, name: str) -> bool:
+    """Whether it is found by a name, in lower case, in the network of one of its places."""
+    return name in (pod.name.lower(), pod.hostname.lower(), *(x.lower() for x in place.aliases))
 
 
 def resolv_conf(
