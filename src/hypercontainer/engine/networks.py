@@ -159,14 +159,14 @@ class Networks:
 
         :raise InvalidArgument: a filter's value is none.
         """
-        unused = [
+        wanted = [
             n for n in self._registry.networks(seen=True)
-            if not self._registry.attached(n) and not self._awaited(n) and n.name != DEFAULT_NETWORK
+            if n.name != DEFAULT_NETWORK
             and before_until(n.created_at, filters or {}) and has_labels(n.labels, filters or {})
         ]  # fmt: skip
         removed = []
-        for n in unused:
-            with contextlib.suppress(Conflict, NotFound):  # somebody uses it by now, or has removed it
+        for n in wanted:
+            with contextlib.suppress(Conflict, NotFound):  # somebody uses it, or has removed it by now
                 removed.append((await self.remove(n.id)).name)
         self._events.pruned("network", 0)
         return Pruned(removed=removed)
