@@ -244,15 +244,14 @@ class Deployments:
 
     def answers(self, container: Container) -> None:
         """From now on connections may go to it."""
-        there = {c.id for c in self._registry.containers()}
-        self.answered = (self.answered & there) | {container.id}
+        self.answered = {*filter(self._registry.exists, self.answered), container.id}
         self._silent.pop(container.id, None)
         self._known = None
 
     def is_silent(self, container: Container, what: str) -> None:
         """For people; `what` of it does not answer."""
-        there = {c.id for c in self._registry.containers()}
-        self._silent = {id_: said for id_, said in self._silent.items() if id_ in there} | {container.id: what}
+        there = {id_: said for id_, said in self._silent.items() if self._registry.exists(id_)}
+        self._silent = there | {container.id: what}
 
     def balanced(self) -> tuple[Balanced, ...]:
         """What the host's rules are to spread now; asked for often, and by each question of a name."""
