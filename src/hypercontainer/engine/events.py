@@ -120,6 +120,14 @@ class Events:
         finally:
             self._listeners.pop(queue, None)
 
+    async def notify(self, told: asyncio.Event, concerns: Callable[[Event], bool]) -> None:
+        """Set `told` when what concerns it happens, or may have: where more happens than is read. Until cancelled."""
+        while True:
+            async for event in self.follow():
+                if concerns(event):
+                    told.set()
+            told.set()
+
     @staticmethod
     async def _next(queue: asyncio.Queue[Event], until: int | None) -> Event:
         """:raise TimeoutError: none came until then."""

@@ -42,7 +42,7 @@ class Namespaces:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        listener = asyncio.create_task(self._listen())
+        listener = asyncio.create_task(self._events.notify(self._changed, lambda event: event.type in _TELLING))
         try:
             while True:
                 self._changed.clear()
@@ -51,13 +51,6 @@ class Namespaces:
                     await tasks.within(self._changed.wait(), _EVERY)
         finally:
             await tasks.end([listener])
-
-    async def _listen(self) -> None:
-        while True:
-            async for event in self._events.follow():
-                if event.type in _TELLING:
-                    self._changed.set()
-            self._changed.set()  # more has happened than was read: all is looked at
 
     async def _look_told(self) -> None:
         try:

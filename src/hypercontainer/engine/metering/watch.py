@@ -50,7 +50,8 @@ class Watch:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        listener = asyncio.create_task(self._listen())
+        telling = self._events.notify(self._told, lambda event: (event.type, event.action) in _TELLING)
+        listener = asyncio.create_task(telling)
         measured = -_MEASURE
         self._count_all()  # before others can start anything
         self._first = False
@@ -69,13 +70,6 @@ class Watch:
                     await asyncio.sleep(_GATHER)
         finally:
             await tasks.end([listener])
-
-    async def _listen(self) -> None:
-        while True:
-            async for event in self._events.follow():
-                if (event.type, event.action) in _TELLING:
-                    self._told.set()
-            self._told.set()  # more has happened than was read: all is looked at
 
     async def _calmly(self) -> None:
         self._count_all()
