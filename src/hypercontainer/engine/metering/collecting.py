@@ -89,19 +89,23 @@ class Collector:
             raise Conflict(f"what was used on the node {name} is not known: {why}", hint="try again when it is there")
 
     async def _collect(self, name: str, address: str) -> None:
-        before = self._troubles.get(name)
         try:
             async with asyncio.timeout(_LONGEST):
                 while await self._take(name, address):
                     continue
             self._troubles.pop(name, None)
+        except HyperError as error:
+            self._note(name, str(error))
+        except TimeoutError:
+            self._note(name, f"not all is told within {_LONGEST:g} s")
         except Exception as error:  # one node ends no other's
-            why = f"not all is told within {_LONGEST:g} s" if isinstance(error, TimeoutError) else str(error)
-            why = why if isinstance(error, HyperError | TimeoutError) else f"a defect of this hyperd: {error!r}"
-            self._troubles[name] = why
-            if before != why:
-                traced = None if isinstance(error, HyperError | TimeoutError) else error
-                log.warning("what was used on the node %s is not known yet: %s", name, why, exc_info=traced)
+            self._note(name, f"a defect of this hyperd: {error!r}", error)
+
+    def _note(self, name: str, why: str, defect: Exception | None = None) -> None:
+        """A node's trouble; the log has it once."""
+        if self._troubles.get(name) != why:
+            log.warning("what was used on the node %s is not known yet: %s", name, why, exc_info=defect)
+        self._troubles[name] = why
 
     async def _take(self, name: str, address: str) -> bool:
         """One part; whether there is more."""
