@@ -10,11 +10,12 @@ what is in it. Files with holes have GNU's sparse format 1.0
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -117,28 +118,27 @@ class Writer:
                 walk.skip()
                 continue
             member = _joined(name, inside)
+            is_directory = False
             try:
-                yield from self._entry(directory, entry, member, instead.get(place))
-            except _NoDirectory:
-                walk.skip()
-            except (OSError, _Unfit) as error:
-                self._miss(member, error.strerror if isinstance(error, OSError) else str(error))
-                walk.skip()
+                is_directory = yield from self._entry(directory, entry, member, instead.get(place))
+            except OSError as error:
+                self._miss(member, error.strerror)
+            if not is_directory:
+                walk.skip()  # what has become one meanwhile is not read
 
     def _miss(self, name: str, reason: str | None) -> None:
         self.missing += 1
         if len(self.such_as) < _TOLD:
             self.such_as.append(f"{_shown(name)}: {reason or 'it cannot be read'}")
 
-    def _entry(self, directory: int, entry: str, name: str, copy: Path | None) -> Iterator[bytes]:
-        """:raise _NoDirectory: nothing is below it. :raise OSError, _Unfit: nothing of it was written."""
+    def _entry(self, directory: int, entry: str, name: str, copy: Path | None) -> Generator[bytes, None, bool]:
+        """Whether it is a directory. :raise OSError: nothing of it was written."""
         if len(os.fsencode(name)) > _NAME_MAX:
-            raise _Unfit("it lies too deep")
+            raise OSError(errno.ENAMETOOLONG, "it lies too deep")
         with _opened(entry, os.O_PATH | os.O_NOFOLLOW, directory) as fd:
             about = os.fstat(fd)
             yield from self._member(fd, name, about, copy)
-            if not stat.S_ISDIR(about.st_mode):
-                raise _NoDirectory
+            return stat.S_ISDIR(about.st_mode)
 
     def _member(self, fd: int, name: str, about: os.stat_result, copy: Path | None) -> Iterator[bytes]:
         """`fd` stands for what was found, whatever is in its place by now."""
@@ -197,14 +197,6 @@ class Writer:
 
 _KINDS = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFIFO: tarfile.FIFOTYPE,
           stat.S_IFCHR: tarfile.CHRTYPE, stat.S_IFBLK: tarfile.BLKTYPE}  # fmt: skip
-
-
-class _NoDirectory(Exception):
-    """What was found is none, so what is in one that has taken its place is not read."""
-
-
-class _Unfit(Exception):
-    """It has no place in a backup."""
 
 
 class _Reading:
