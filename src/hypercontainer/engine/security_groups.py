@@ -6,12 +6,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
 from ..errors import Conflict, HyperError, Unsupported
 from ..model import ids
+from ..model.base import given_fields
 from ..model.quotas import Amounts
 from ..model.security_groups import (
     GROUPS_MAX,
@@ -86,10 +86,7 @@ class SecurityGroups:
         """:raise NotFound: it is not there, or a group that a rule names. :raise Unavailable: the rules are refused."""
         async with self._changing:
             before = self._records.find(key)
-            given: dict[str, Any] = {
-                f: v for f in change.__struct_fields__ if (v := getattr(change, f)) is not msgspec.UNSET
-            }
-            after = msgspec.structs.replace(before, **given)
+            after = msgspec.structs.replace(before, **given_fields(change))
             self._check(after.rules, own=after.name)
             self._records.put(after)
             try:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,11 @@ class Model(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tru
 
 
 M = TypeVar("M", bound=msgspec.Struct)
+
+
+def given_fields(change: Model) -> dict[str, Any]:
+    """What is set of a change, in which the rest is UNSET: by the fields' names."""
+    return {f: v for f in change.__struct_fields__ if (v := getattr(change, f)) is not msgspec.UNSET}
 
 
 def encode(value: msgspec.Struct) -> bytes:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
 from ...errors import Conflict, InvalidArgument
+from ...model.base import given_fields
 from ...model.cron import RUNS_MAX, Cron, CronInfo, CronRequest, CronRun, CronUpdate
 from ...model.quotas import Amounts
 from ...model.specs import ContainerSpec, RestartPolicy
@@ -78,12 +77,10 @@ class Crons:
     def update(self, key: str, wanted: CronUpdate) -> CronInfo:
         """Raises what `find` and `create` do. What was due before is not made up for."""
         found = self.find(key)
-        given: dict[str, Any] = {
-            f: v for f in CronUpdate.__struct_fields__ if (v := getattr(wanted, f)) is not msgspec.UNSET
-        }
-        record = replace(found, scopes=own_scopes(), **given)
+        changed = given_fields(wanted)
+        record = replace(found, scopes=own_scopes(), **changed)
         schedule.check(record.schedule, record.timezone)
-        if {"schedule", "timezone", "paused"} & given.keys():
+        if {"schedule", "timezone", "paused"} & changed.keys():
             record = replace(record, seen=clock.stamp())
         self.put(record)
         self._tell("update", record)

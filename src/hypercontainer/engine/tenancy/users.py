@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
 from ...errors import Conflict, NotFound
+from ...model.base import given_fields
 from ...model.tenancy import User, UserInfo, UserRequest, UserUpdate
 from ...sys import clock
 from ..events import Events
@@ -51,8 +51,7 @@ class Users:
         :raise NotFound: there is none. :raise Conflict: it is another user's. :raise NoSpace: the disk is full.
         """
         before = self._find(key)
-        given: dict[str, Any] = {f: v for f in UserUpdate.__struct_fields__ if (v := getattr(wanted, f)) is not UNSET}
-        after = msgspec.structs.replace(before, **given)
+        after = msgspec.structs.replace(before, **given_fields(wanted))
         self._check_free(after.certificate, after.login, of=after.id)
         if after.login != before.login:  # whoever logged in by the old one may be another person
             self._tokens.revoke_all(lambda t: t.user == after.id and is_login(t))
