@@ -29,8 +29,10 @@ class _Form(html.parser.HTMLParser):
         if tag == "form" and not self.action:
             self.action, self.method = told["action"], told.get("method", "get")
         elif tag == "input" and told.get("name"):
-            (self.given.__setitem__(told["name"], told.get("value", "")) if told.get("type") == "hidden"
-             else self.asked.add(told["name"]))  # fmt: skip
+            if told.get("type") == "hidden":
+                self.given[told["name"]] = told.get("value", "")
+            else:
+                self.asked.add(told["name"])
 
 
 async def answer(
