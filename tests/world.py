@@ -93,22 +93,24 @@ class World:
     # -- what there is -------------------------------------------------------------------------
 
     def records(self) -> Records:
-        path = self.root / "state.db"
-        if not path.exists():
+        if not self._database.exists():
             return Records()
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
-        try:
+        with self._opened() as db:
             tables = ("containers", "pods", "volumes", "networks")
             rows = {t: {r[0]: json.loads(r[1]) for r in db.execute(f"SELECT id, document FROM {t}")} for t in tables}
             return Records(**rows)
-        finally:
-            db.close()
 
     def documents(self, table: str) -> list[dict[str, Any]]:
         """All records of one kind."""
-        db = sqlite3.connect(f"file:{self.root / 'state.db'}?mode=ro", uri=True, timeout=10)
-        with contextlib.closing(db):
+        with self._opened() as db:
             return [json.loads(row[0]) for row in db.execute(f"SELECT document FROM {table}")]
+
+    @property
+    def _database(self) -> Path:
+        return self.root / "state.db"
+
+    def _opened(self) -> contextlib.closing[sqlite3.Connection]:
+        return contextlib.closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True, timeout=10))
 
     def _processes(self) -> Iterator[Process]:
         ours = {os.getpid(), os.getppid(), self._daemon}
