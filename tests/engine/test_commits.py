@@ -77,8 +77,9 @@ async def test_an_image_of_a_sandbox_is_none_itself(template: Path, tmp_path: Pa
     """Nor is who runs an image that says so."""
     async with served(template, own_images=True) as s:
         await start(
-            s, tmp_path, "-l", "mine=1", "-l", "io.hypercontainer.sandbox=sdk", "-l", "io.hypercontainer.e2b={}"
-        )
+            s, tmp_path, "-l", "mine=1", "-l", "io.hypercontainer.sandbox=sdk", "-l", "io.hypercontainer.e2b={}",
+            "-l", "hypercontainer.deployment=1", "-l", "hypercontainer.cron.run=2",
+        )  # fmt: skip
         await ctl(s, "commit", "a", "x")
         assert stored(s, "x")["config"]["Labels"] == {"of": "base", "mine": "1"}
         await ctl(s, "commit", "-c", "LABEL io.hypercontainer.sandbox=sdk", "a", "y")

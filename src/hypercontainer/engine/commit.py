@@ -21,7 +21,7 @@ from . import egress_secrets
 from .archive import Archives
 from .container_config import container_config, merged
 from .containers import Containers
-from .naming import OWN_LABELS
+from .naming import OWN_LABELS, PLACE_LABELS
 from .registry import Registry
 
 
@@ -42,7 +42,10 @@ class Commits:
         container = self._registry.container(key)
         env = egress_secrets.without_variables(container.spec.env, self._registry.pod(container.pod).spec.egress)
         # Ours say what this container is, such as a sandbox; who runs its image has another one.
-        labels = {name: text for name, text in container.spec.labels.items() if not name.startswith(OWN_LABELS)}
+        labels = {
+            name: text for name, text in container.spec.labels.items()
+            if not name.startswith(OWN_LABELS) and name not in PLACE_LABELS
+        }  # fmt: skip
         own = replace(container, spec=replace(container.spec, env=env, labels=labels))
         return container_config(own, self._image(container).config.config)
 

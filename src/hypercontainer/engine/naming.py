@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from ..errors import Conflict, InvalidArgument, NotFound
+from ..model import cron, deployments
 from ..model.principal import DAEMON, Tenant
 from ..model.status import Container
 from .principal import current
@@ -17,6 +18,8 @@ _NAME = re.compile(r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")
 
 
 OWN_LABELS = "io.hypercontainer."  # what labels begin with that say what a container is to this product
+# What a container is in a deployment or a job's run: neither its copies nor those of its image are that.
+PLACE_LABELS = {deployments.LABEL, deployments.VERSION_LABEL, cron.LABEL, cron.RUN_LABEL}
 # A container of the daemon's own has it, with what it is for.
 SYSTEM_LABEL = f"{OWN_LABELS}system"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from ...model import cron, deployments, ids
+from ...model import ids
 from ...model.network import Attachment, NetworkRequest
 from ...model.pods import PodSpec
 from ...model.specs import PortMapping
@@ -22,8 +22,6 @@ from ..paths import Paths
 from ..principal import owned
 from .saved import SavedPod
 
-# What they are in a deployment or a job's run: copies of them are neither.
-_PLACES = {deployments.LABEL, deployments.VERSION_LABEL, cron.LABEL, cron.RUN_LABEL}
 RAN = (ContainerStatus.RUNNING, ContainerStatus.PAUSED)  # as it was saved: its program goes on
 
 
@@ -100,7 +98,7 @@ def container_record(document: SavedPod, container: Container, who: Identity, po
         network=pod.spec.network if pod.implicit else container.spec.network,
         log=replace(container.spec.log, path=""), given={},
         aliases=list(dict.fromkeys([*container.spec.aliases, *before])),
-        labels={label: text for label, text in container.spec.labels.items() if label not in _PLACES},
+        labels={label: text for label, text in container.spec.labels.items() if label not in naming.PLACE_LABELS},
     )  # fmt: skip
     mounts = []
     for point in container.mounts:
