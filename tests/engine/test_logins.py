@@ -73,6 +73,14 @@ async def _ann(d: Doors, login: str = "ann-1") -> None:
     assert (await d.cloud.member("blue", "ann", "operator")).status == 200
 
 
+async def _ann_with_hyperctl(d: Doors, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where it keeps the token of a log-in."""
+    await _ann(d)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+    return home / "hyper" / "token"
+
+
 async def test_a_browser_logs_in_and_out(template: Path, tmp_path: Path) -> None:
     async with doors(template, tmp_path, title="Example") as d:
         await _ann(d)
@@ -224,9 +232,7 @@ async def test_a_code_logs_in_who_has_it_entered(template: Path, tmp_path: Path)
 
 async def test_hyperctl_logs_in_and_out(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with doors(template, tmp_path) as d:
-        await _ann(d)
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+        kept = await _ann_with_hyperctl(d, tmp_path, monkeypatch)
         status, _, err = await call("logout", "--oidc")
         assert status == 1 and b"not logged in" in err
         d.provider.refused = "access_denied"
@@ -235,7 +241,6 @@ async def test_hyperctl_logs_in_and_out(template: Path, tmp_path: Path, monkeypa
         d.provider.refused = ""
         d.provider.entered.add("ABCD-EFGH")
         status, out, err = await call("login", "--oidc")
-        kept = tmp_path / "hyper" / "token"
         assert status == 0 and f"{d.provider.issuer}/enter and enter ABCD-EFGH".encode() in out, err
         assert b"Logged in as ann until" in out and kept.stat().st_mode & 0o777 == 0o600
         monkeypatch.setenv("HYPER_TOKEN_FILE", str(kept))
@@ -249,9 +254,7 @@ async def test_hyperctl_logs_in_past_a_provider_that_is_away_for_once(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with doors(template, tmp_path) as d:
-        await _ann(d)
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+        await _ann_with_hyperctl(d, tmp_path, monkeypatch)
         d.provider.entered.add("ABCD-EFGH")
         d.provider.silent = 1
         status, out, err = await call("login", "--oidc")
@@ -263,11 +266,8 @@ async def test_hyperctl_logs_out_of_a_log_in_that_has_ended(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with doors(template, tmp_path) as d:
-        await _ann(d)
-        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-        monkeypatch.setenv("HYPER_HOST", str(d.cloud.s.path))
+        kept = await _ann_with_hyperctl(d, tmp_path, monkeypatch)
         d.provider.entered.add("ABCD-EFGH")
-        kept = tmp_path / "hyper" / "token"
         assert (await call("login", "--oidc"))[0] == 0
         [login] = (await d.cloud.ask("GET", "/tokens")).json
         assert (await d.cloud.ask("DELETE", f"/tokens/{login['id']}")).status == 200
